@@ -1,0 +1,174 @@
+"""Batches: in which order an epoch visits the images, and how a batch is gathered.
+
+The order is drawn from a key and the epoch number alone, so a resumed run sees the batches that
+the unbroken run would have seen. The last batch is filled up with masked rows, so every image
+counts exactly once at any batch size.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnistjax.data.registry import Split
+from mnistjax.errors import ConfigError
+
+
+class Batch(NamedTuple):
+    """One batch of images.
+
+    Attributes:
+        images: uint8 or float [B, H, W, C]; zeros where masked.
+        labels: int32 [B]; 0 where masked.
+        mask: bool [B]; False for the rows that only fill up the last batch.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    mask: jax.Array
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Returns the number of batches that hold every example once, the last one perhaps padded.
+
+    Args:
+        num_examples: number of images, >= 1.
+        batch_size: images a batch, >= 1 and at most `num_examples`.
+
+    Raises:
+        ConfigError: if `batch_size` is out of bounds.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise ConfigError(
+            f"batch_size must be >= 1 and at most the number of images, {num_examples}, "
+            f"found {batch_size}"
+        )
+    return -(-num_examples // batch_size)
+
+
+def epoch_order(
+    key: jax.Array, epoch: int | jax.Array, num_examples: int, batch_size: int
+) -> jax.Array:
+    """Draws the order in which an epoch visits the images.
+
+    A pure function of its arguments; `num_examples` and `batch_size` are static under `jit`.
+
+    Args:
+        key: the base key of the run.
+        epoch: number of the epoch, int32 scalar, counted from 0.
+        num_examples: number of images.
+        batch_size: images a batch.
+
+    Returns:
+        int32 [steps, batch_size]: every index from 0 to num_examples - 1 exactly once, then -1
+        to the end of the last row.
+
+    Raises:
+        ConfigError: if `batch_size` is less than 1 or more than `num_examples`.
+    """
+    steps = steps_per_epoch(num_examples, batch_size)
+    permutation = jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+    return _pad_to_rows(permutation.astype(jnp.int32), steps, batch_size)
+
+
+def sequential_order(num_examples: int, batch_size: int) -> jax.Array:
+    """Returns the images' own order in rows of one batch, for evaluation with `take_batch`.
+
+    Args:
+        num_examples: number of images, >= 1.
+        batch_size: images a batch, >= 1; more than `num_examples` gives one padded row.
+
+    Returns:
+        int32 [steps, batch_size]: 0, 1, ..., num_examples - 1, then -1 to the end of the last row.
+
+    Raises:
+        ConfigError: if a number is less than 1.
+    """
+    if batch_size < 1 or num_examples < 1:
+        raise ConfigError(
+            f"batch_size and the number of images must be >= 1, "
+            f"found {batch_size} and {num_examples}"
+        )
+    steps = -(-num_examples // batch_size)
+    return _pad_to_rows(jnp.arange(num_examples, dtype=jnp.int32), steps, batch_size)
+
+
+def _pad_to_rows(indices: jax.Array, steps: int, batch_size: int) -> jax.Array:
+    padding = steps * batch_size - len(indices)
+    return jnp.pad(indices, (0, padding), constant_values=-1).reshape(steps, batch_size)
+
+
+def take_batch(images: jax.Array, labels: jax.Array, indices: jax.Array) -> Batch:
+    """Gathers one batch on the device.
+
+    Args:
+        images: [N, H, W, C] of any dtype.
+        labels: int32 [N].
+        indices: int32 [B], a row of `epoch_order` or `sequential_order`; -1 is a masked row.
+
+    Returns:
+        The batch; masked rows hold zero images and label 0.
+    """
+
+    def take(array: jax.Array) -> jax.Array:
+        # Out of bounds (and -1 is, unless it wraps) reads as 0.
+        return (
+            jnp.asarray(array)
+            .at[indices]
+            .get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        )
+
+    return Batch(take(images), take(labels), indices >= 0)
+
+
+def stream_batches(
+    split: Split, batch_size: int, *, key: jax.Array, epoch: int, start: int = 0
+) -> Iterator[Batch]:
+    """Yields the batches of an epoch from host memory, for data that does not fit on the device.
+
+    The batches are those of `epoch_order` and `take_batch`. The transfer of the next batch starts
+    before the current one is handed out.
+
+    Args:
+        split: the images, which may be memory-mapped.
+        batch_size: images a batch.
+        key: the base key of the run.
+        epoch: number of the epoch, counted from 0.
+        start: the first step to yield; a resumed run starts in the middle of an epoch.
+
+    Returns:
+        An iterator over the batches, on the default device.
+
+    Raises:
+        ConfigError: if `batch_size` is less than 1 or more than the number of images, at the call.
+    """
+    steps_per_epoch(len(split), batch_size)
+    order = np.asarray(_jitted_epoch_order(key, epoch, len(split), batch_size))
+    return _prefetch(split, order[start:])
+
+
+_jitted_epoch_order = functools.partial(jax.jit, static_argnums=(2, 3))(epoch_order)
+
+
+def _prefetch(split: Split, order: np.ndarray) -> Iterator[Batch]:
+    ahead: Batch | None = None
+    for indices in order:
+        current, ahead = ahead, jax.device_put(_host_batch(split, indices))
+        if current is not None:
+            yield current
+    if ahead is not None:
+        yield ahead
+
+
+def _host_batch(split: Split, indices: np.ndarray) -> Batch:
+    mask = indices >= 0
+    images = np.zeros((len(indices), *split.images.shape[1:]), split.images.dtype)
+    labels = np.zeros(len(indices), split.labels.dtype)
+    images[mask] = split.images[indices[mask]]
+    labels[mask] = split.labels[indices[mask]]
+    return Batch(images, labels, mask)  # type: ignore[arg-type]

@@ -1,0 +1,32 @@
+"""Settings that every test shares: four virtual CPU devices, strict JAX, real data if present."""
+
+import os
+
+# Before jax is imported: the number of devices is read once, when the backend starts.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+).strip()
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+from pathlib import Path
+
+import jax
+import pytest
+from hypothesis import settings
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+settings.register_profile("mnistjax", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("mnistjax")
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The folder that holds `mnist/*.gz`, from MNISTJAX_DATA_DIR; skips where it is absent."""
+    value = os.environ.get("MNISTJAX_DATA_DIR")
+    if not value:
+        pytest.skip("MNISTJAX_DATA_DIR is not set: the real MNIST files are absent")
+    folder = Path(value).resolve()
+    if not (folder / "mnist" / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip(f"no mnist/train-images-idx3-ubyte.gz in {folder}")
+    return folder

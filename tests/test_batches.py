@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mnistjax.data.batches import (
+    epoch_order,
+    sequential_order,
+    steps_per_epoch,
+    stream_batches,
+    take_batch,
+)
+from mnistjax.data.registry import Split
+from mnistjax.errors import ConfigError
+
+sizes = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
+
+
+def make_split(count):
+    rng = np.random.default_rng(count)
+    images = rng.integers(1, 256, (count, 4, 3, 2), dtype=np.uint8)
+    return Split(images, np.arange(count, dtype=np.int32))
+
+
+def assert_covers_once(order, num_examples, batch_size):
+    assert order.dtype == jnp.int32
+    assert order.shape == (steps_per_epoch(num_examples, batch_size), batch_size)
+    flat = np.asarray(order).ravel()
+    np.testing.assert_array_equal(np.sort(flat[:num_examples]), np.arange(num_examples))
+    assert (flat[num_examples:] == -1).all()
+
+
+@settings(max_examples=25)
+@given(size=sizes, seed=st.integers(0, 99), epoch=st.integers(0, 99))
+def test_an_epoch_visits_every_image_exactly_once(size, seed, epoch):
+    assert_covers_once(epoch_order(jax.random.key(seed), epoch, *size), *size)
+
+
+@settings(max_examples=25)
+@given(size=sizes)
+def test_sequential_order_keeps_the_order(size):
+    order = sequential_order(*size)
+    assert_covers_once(order, *size)
+    np.testing.assert_array_equal(np.asarray(order).ravel()[: size[0]], np.arange(size[0]))
+
+
+def test_evaluation_takes_a_batch_larger_than_the_data():
+    np.testing.assert_array_equal(sequential_order(2, 4), [[0, 1, -1, -1]])
+
+
+def test_the_order_depends_on_key_and_epoch_alone():
+    key = jax.random.key(7)
+    order = epoch_order(key, 3, 100, 16)
+    np.testing.assert_array_equal(order, epoch_order(jax.random.key(7), 3, 100, 16))
+    assert (order != epoch_order(key, 4, 100, 16)).any()
+    assert (order != epoch_order(jax.random.key(8), 3, 100, 16)).any()
+
+
+def test_the_order_is_the_same_under_jit_with_a_traced_epoch():
+    key = jax.random.key(0)
+    jitted = jax.jit(epoch_order, static_argnums=(2, 3))
+    for epoch in range(3):
+        np.testing.assert_array_equal(
+            jitted(key, jnp.int32(epoch), 50, 8), epoch_order(key, epoch, 50, 8)
+        )
+
+
+@given(
+    indices=st.lists(st.integers(-1, 9), min_size=1, max_size=12),
+    dtype=st.sampled_from([np.uint8, np.float32]),
+)
+def test_a_batch_holds_what_numpy_indexes_and_zeros_where_masked(indices, dtype):
+    split = make_split(10)
+    images, rows = split.images.astype(dtype), np.array(indices)
+    batch = take_batch(jnp.asarray(images), jnp.asarray(split.labels), jnp.array(indices))
+    keep = rows >= 0
+    assert (batch.images.dtype, batch.labels.dtype, batch.mask.dtype) == (dtype, np.int32, bool)
+    np.testing.assert_array_equal(batch.mask, keep)
+    np.testing.assert_array_equal(batch.images, images[rows] * keep[:, None, None, None])
+    np.testing.assert_array_equal(batch.labels, split.labels[rows] * keep)
+
+
+@settings(max_examples=8)  # each size compiles anew
+@given(size=sizes, epoch=st.integers(0, 3))
+def test_streamed_batches_are_those_on_the_device(size, epoch):
+    split, key = make_split(size[0]), jax.random.key(5)
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    streamed = list(stream_batches(split, size[1], key=key, epoch=epoch))
+    order = epoch_order(key, epoch, *size)
+    assert len(streamed) == len(order)
+    for batch, indices in zip(streamed, order, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, batch, take_batch(images, labels, indices))
+
+
+def test_a_stream_can_start_in_the_middle():
+    split, key = make_split(20), jax.random.key(1)
+    whole = list(stream_batches(split, 3, key=key, epoch=2))
+    rest = list(stream_batches(split, 3, key=key, epoch=2, start=4))
+    assert len(rest) == len(whole) - 4
+    jax.tree.map(np.testing.assert_array_equal, rest, whole[4:])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 11])
+def test_a_batch_size_out_of_bounds_is_refused_at_the_call(batch_size):
+    key, message = jax.random.key(0), f"batch_size must be .*10, found {batch_size}"
+    with pytest.raises(ConfigError, match=message):
+        epoch_order(key, 0, 10, batch_size)
+    with pytest.raises(ConfigError, match=message):
+        stream_batches(make_split(10), batch_size, key=key, epoch=0)
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(10, 0), (0, 10)])
+def test_sequential_order_refuses_nothing_at_all(num_examples, batch_size):
+    with pytest.raises(ConfigError, match="must be >= 1"):
+        sequential_order(num_examples, batch_size)
