@@ -1,0 +1,42 @@
+"""Dense networks: softmax regression and the multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class MLP(nn.Module):
+    """Flatten, then dense layers with ReLU, then a dense layer to the classes.
+
+    Attributes:
+        features: widths of the hidden layers; none at all is softmax (logistic) regression.
+        num_classes: width of the output.
+        dropout: rate after each hidden layer.
+        dtype: dtype of the arithmetic; parameters stay float32.
+    """
+
+    features: Sequence[int] = (100,)
+    num_classes: int = 10
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        train: bool,
+        mask: jax.Array | None = None,
+        axis_name: str | None = None,
+    ) -> jax.Array:
+        """Returns logits [B, num_classes] of `images` [B, H, W, C]; mask and axis are unused."""
+        del mask, axis_name
+        x = images.reshape(images.shape[0], -1)
+        for width in self.features:
+            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, dtype=self.dtype)(x)

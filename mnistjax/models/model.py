@@ -1,0 +1,127 @@
+"""The seam: to the training wing a model is a pair of pure functions, as optax has them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+Variables = dict[str, PyTree]
+
+
+class InitFn(Protocol):
+    """Draws the variables of a network."""
+
+    def __call__(self, key: jax.Array, images: jax.Array) -> Variables:
+        """Returns `{"params": ..., "batch_stats": ...}` for images of this shape.
+
+        Args:
+            key: PRNG key.
+            images: float [B, H, W, C]; only shape and dtype matter.
+        """
+
+
+class ApplyFn(Protocol):
+    """Runs a network."""
+
+    def __call__(
+        self,
+        variables: Variables,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        axis_name: str | None = None,
+    ) -> tuple[jax.Array, PyTree]:
+        """Returns logits and the running statistics after this batch.
+
+        Args:
+            variables: what `init` gave, or a trained version of it.
+            images: float [B, H, W, C], pixels in [0, 1].
+            train: whether dropout drops and batch statistics are taken from this batch.
+            key: PRNG key for dropout; needed where `train` is set.
+            mask: bool [B]; rows that are False take no part in batch statistics. None: all do.
+            axis_name: mapped axis over which batch statistics are summed, as in `pmap`.
+
+        Returns:
+            logits float32 [B, num_classes], and `batch_stats` (an empty dict where there are none).
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network as two pure functions, free of any module system."""
+
+    init: InitFn
+    apply: ApplyFn
+    name: str = "model"
+
+
+def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
+    """Makes the pair of functions from a Flax Linen module.
+
+    Args:
+        module: its `__call__` takes `(images, *, train, mask, axis_name)` and returns logits
+            [B, num_classes]; its collections are `params` and, if it has any, `batch_stats`; its
+            only other random stream is `dropout`.
+        name: the name of the model; that of the module's class if None.
+
+    Returns:
+        The model. Its functions raise TypeError for images that are not floating point and
+        ValueError for images that are not [B, H, W, C].
+    """
+
+    def init(key: jax.Array, images: jax.Array) -> Variables:
+        check_images(images)
+        variables = module.init(key, images, train=False, mask=None, axis_name=None)
+        return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+    def apply(
+        variables: Variables,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        key: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        axis_name: str | None = None,
+    ) -> tuple[jax.Array, PyTree]:
+        check_images(images)
+        logits, updates = module.apply(
+            variables,
+            images,
+            train=train,
+            mask=mask,
+            axis_name=axis_name,
+            rngs={"dropout": key} if key is not None else None,
+            mutable=["batch_stats"],
+        )
+        batch_stats = updates.get("batch_stats", {}) if train else variables["batch_stats"]
+        return logits.astype(jnp.float32), batch_stats
+
+    return Model(init=init, apply=apply, name=name or type(module).__name__)
+
+
+def check_images(images: jax.Array) -> None:
+    """Refuses what is no batch of float images.
+
+    Raises:
+        ValueError: the array is not [B, H, W, C].
+        TypeError: its dtype is not a floating one.
+    """
+    if images.ndim != 4:
+        raise ValueError(f"expected images [batch, height, width, channels], got {images.shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"expected floating-point images in [0, 1], got {images.dtype}: "
+            "mnistjax.scale_pixels(images) makes them"
+        )
+
+
+def count_parameters(variables: Variables) -> int:
+    """Returns the number of scalars of a network, running statistics included (as Keras counts)."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables))

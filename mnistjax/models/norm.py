@@ -1,0 +1,94 @@
+"""Batch normalisation that is exact under masks and across devices."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy, 2015) over the last axis.
+
+    Flax's own averages the means of the devices, which is wrong as soon as masks leave them
+    unequal counts. Here sums are added up and divided by the added counts: the statistics are those
+    of one device that saw the whole batch without its padding.
+
+    Attributes:
+        momentum: share of the old running statistics that each training batch keeps.
+        epsilon: added to the variance.
+        dtype: dtype of the output; the statistics are always float32.
+    """
+
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        mask: jax.Array | None = None,
+        axis_name: str | None = None,
+        input_bias: jax.Array | float = 0.0,
+    ) -> jax.Array:
+        """Normalises `x` [B, ..., F] by the batch (`train`) or by the running statistics.
+
+        Args:
+            x: activations.
+            train: whether to use, and to record, the statistics of this batch.
+            mask: bool [B]; False rows are left out of the statistics.
+            axis_name: mapped axis over which the statistics are summed.
+            input_bias: [F], normalises `x + input_bias` without adding it to every activation: in
+                the batch's own statistics it cancels out, and only the running mean knows it. Its
+                gradient is exactly zero, not rounding errors that Adam would blow up to steps.
+        """
+        features = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, features)
+        bias = self.param("bias", nn.initializers.zeros, features)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
+        running_var = self.variable("batch_stats", "var", jnp.ones, features)
+        if train:
+            mean, var = batch_moments(x, mask, axis_name)
+            running_mean.value = self._decay(running_mean.value, mean + input_bias)
+            running_var.value = self._decay(running_var.value, var)
+        else:
+            mean, var = running_mean.value - input_bias, running_var.value
+        gain = scale * jax.lax.rsqrt(var + self.epsilon)
+        y = x * lift(gain, x) + lift(bias - mean * gain, x)
+        return y.astype(self.dtype)
+
+    def _decay(self, running: jax.Array, batch: jax.Array) -> jax.Array:
+        return self.momentum * running + (1 - self.momentum) * batch
+
+
+def batch_moments(
+    x: jax.Array, mask: jax.Array | None, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+    """Returns float32 mean and (biased) variance [F] of `x` [B, ..., F] over all but its last axis.
+
+    Args:
+        x: activations.
+        mask: bool [B] or None; False rows do not count. At least one row must count.
+        axis_name: mapped axis to sum over, or None.
+    """
+    x = x.astype(jnp.float32)
+    weights = jnp.ones(x.shape[0]) if mask is None else mask.astype(jnp.float32)
+    weights = weights.reshape((-1,) + (1,) * (x.ndim - 1))
+    axes = tuple(range(x.ndim - 1))
+    per_row = x[0, ..., 0].size
+    sums = (
+        jnp.sum(x * weights, axes),
+        jnp.sum(jnp.square(x) * weights, axes),
+        jnp.sum(weights) * per_row,
+    )
+    total, total_of_squares, count = jax.lax.psum(sums, axis_name) if axis_name else sums
+    mean = total / count
+    return mean, jnp.maximum(total_of_squares / count - jnp.square(mean), 0.0)
+
+
+def lift(vector: jax.Array, like: jax.Array) -> jax.Array:
+    """Returns `vector` [F] as [1, ..., 1, F], of the rank of `like`."""
+    return vector.reshape((1,) * (like.ndim - 1) + (-1,))
