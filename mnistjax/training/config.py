@@ -1,0 +1,191 @@
+"""The configuration of a run: frozen, validated, every default in this one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from mnistjax.errors import ConfigError, UnknownNameError
+from mnistjax.models import MODELS
+from mnistjax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides how a network is trained.
+
+    Raises:
+        UnknownNameError: a model, optimizer or schedule that does not exist.
+        ConfigError: a setting out of its bounds, or two that exclude each other.
+    """
+
+    recipe: str = "custom"
+    """Name of the recipe whose settings are the start; every other flag changes one of them."""
+    dataset: str | None = None
+    """Data set: a name that `mnistjax datasets` lists, or the path of a folder with IDX or CSV
+    files. When none is given: mnist, or the embedded digits where mnist cannot be had."""
+    model: str = "cnn"
+    """Network: softmax, mlp, mlp-50-50, cnn, cnn-dropout, cnn-bn or tiny."""
+    epochs: float | None = None
+    """Passes over the training images; parts of one are allowed."""
+    steps: int | None = None
+    """Updates, instead of epochs."""
+    batch_size: int = 128
+    """Images an update."""
+    seed: int = 0
+    """Seed of the parameters, the order of the images, dropout and augmentation."""
+
+    optimizer: str = "adam"
+    """Optimizer: sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad, adadelta, lion, lamb or
+    muon."""
+    learning_rate: float = 1e-3
+    """Highest learning rate."""
+    schedule: str = "constant"
+    """Learning-rate schedule: constant, linear, cosine, one-cycle, exponential or stepwise."""
+    warmup: float = 0.0
+    """Share of the updates in which the learning rate first rises from zero."""
+    momentum: float | None = None
+    """Momentum of momentum, nesterov and rmsprop; their own default if not given."""
+    b1: float | None = None
+    """First decay rate of adam, adamw, lion and lamb; their own default if not given."""
+    b2: float | None = None
+    """Second decay rate of the same."""
+    weight_decay: float | None = None
+    """Weight decay on kernels (biases and norms are spared); the optimizer's default if not
+    given."""
+    clip_norm: float | None = None
+    """Largest global norm of the gradient; no clipping if not given."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread evenly over all classes."""
+    ema_decay: float | None = None
+    """Decay a step of a moving average of the weights, which is then what is evaluated."""
+
+    shift: int = 0
+    """Augmentation: largest shift in pixels."""
+    rotate: float = 0.0
+    """Augmentation: largest rotation in degrees."""
+    scale: float = 0.0
+    """Augmentation: largest relative change of size."""
+    cutout: int = 0
+    """Augmentation: side in pixels of a square that is blanked."""
+    elastic: float = 0.0
+    """Augmentation: strength in pixels of elastic distortion."""
+
+    validation_fraction: float = 0.1
+    """Share of the training images held out, by class, for validation; 0 holds out none."""
+    patience: int | None = None
+    """Early stopping: end after this many epochs without a better validation accuracy, and go back
+    to the best weights. Runs to the end if not given."""
+
+    def __post_init__(self) -> None:
+        """Checks every setting, before anything is loaded or built."""
+        for kind, table in (("model", MODELS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            name = getattr(self, kind)
+            if not isinstance(name, str) or name not in table:
+                raise UnknownNameError(kind, name, table)
+        if not isinstance(self.recipe, str) or not isinstance(self.dataset, str | None):
+            raise ConfigError(
+                f"recipe and dataset must be text, found {self.recipe!r} and {self.dataset!r}"
+            )
+        if self.epochs is not None and self.steps is not None:
+            raise ConfigError(f"give epochs ({self.epochs}) or steps ({self.steps}), not both")
+        for name, (low, high, words) in _BOUNDS.items():
+            self._check_number(name, low, high, words)
+        if self.patience is not None and self.validation_fraction == 0:
+            raise ConfigError("patience needs validation images: validation_fraction is 0")
+        make_optimizer(self.optimizer, self.learning_rate, **self.optimizer_settings)
+
+    def _check_number(self, name: str, low: float, high: float, words: str) -> None:
+        value = getattr(self, name)
+        if value is None and self.__dataclass_fields__[name].default is None:
+            return
+        kind = int if name in _INTEGERS else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise ConfigError(f"{name} must be {words}, found {value!r}")
+        if not low <= value <= high:  # so is NaN
+            raise ConfigError(f"{name} must be {words}, found {value}")
+
+    @property
+    def optimizer_settings(self) -> dict[str, float]:
+        """The settings of the optimizer itself that were given."""
+        given = {name: getattr(self, name) for name in ("momentum", "b1", "b2")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def num_steps(self, steps_per_epoch: int) -> int:
+        """Returns the length of the run in updates, whichever unit it was given in (at least 1)."""
+        if self.steps is not None:
+            return self.steps
+        epochs = DEFAULT_EPOCHS if self.epochs is None else self.epochs
+        return max(1, round(epochs * steps_per_epoch))
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """Returns a copy with some settings changed, checked as a new one is.
+
+        Raises:
+            ConfigError: there is no such setting, or its value is out of bounds.
+            UnknownNameError: a name that does not exist.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownNameError("setting", name, known)
+        if "steps" in changes and "epochs" not in changes:
+            changes["epochs"] = None
+        elif "epochs" in changes and "steps" not in changes:
+            changes["steps"] = None
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Returns the settings as a JSON object, one line a setting."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ConfigError: the text is no JSON object, or a setting is out of its bounds or type.
+            UnknownNameError: it has a setting that does not exist.
+        """
+        try:
+            settings = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"expected a JSON object of settings: {error}") from error
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"expected a JSON object of settings, got {type(settings).__name__}")
+        return cls().replace(**{"epochs": None, "steps": None, **settings})
+
+
+DEFAULT_EPOCHS = 10.0
+_HUGE = sys.float_info.max
+_TINY = 1e-12
+_BELOW_ONE = 1 - 1e-9
+
+_INTEGERS = frozenset({"steps", "batch_size", "seed", "shift", "cutout", "patience"})
+
+# Lowest and highest value, and how to say it.
+_BOUNDS: Mapping[str, tuple[float, float, str]] = {
+    "epochs": (_TINY, 1e6, "positive and at most 1,000,000"),
+    "steps": (1, 1e12, "at least 1"),
+    "batch_size": (1, 1e9, "at least 1"),
+    "seed": (0, 2**32 - 1, "from 0 to 2^32 - 1"),
+    "learning_rate": (_TINY, _HUGE, "positive"),
+    "warmup": (0, _BELOW_ONE, "in [0, 1)"),
+    "momentum": (0, _BELOW_ONE, "in [0, 1)"),
+    "b1": (0, _BELOW_ONE, "in [0, 1)"),
+    "b2": (0, _BELOW_ONE, "in [0, 1)"),
+    "weight_decay": (0, _HUGE, "at least 0"),
+    "clip_norm": (_TINY, _HUGE, "positive"),
+    "label_smoothing": (0, _BELOW_ONE, "in [0, 1)"),
+    "ema_decay": (0, _BELOW_ONE, "in [0, 1)"),
+    "shift": (0, 27, "from 0 to 27 pixels"),
+    "rotate": (0, 180, "from 0 to 180 degrees"),
+    "scale": (0, _BELOW_ONE, "in [0, 1)"),
+    "cutout": (0, 28, "from 0 to 28 pixels"),
+    "elastic": (0, 28, "from 0 to 28 pixels"),
+    "validation_fraction": (0, _BELOW_ONE, "in [0, 1)"),
+    "patience": (1, _HUGE, "at least 1"),
+}

@@ -1,0 +1,151 @@
+"""The compiled programs of a run, with the images they read already on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mnistjax.data import (
+    Dataset,
+    Split,
+    epoch_order,
+    sequential_order,
+    split_validation,
+    steps_per_epoch,
+)
+from mnistjax.models import Model, Variables
+from mnistjax.training.build import build_augment, build_model, build_optimizer
+from mnistjax.training.config import TrainConfig
+from mnistjax.training.metrics import Metrics
+from mnistjax.training.state import TrainState, create_train_state
+from mnistjax.training.step import make_epoch_fn, make_eval_fn, make_eval_step, make_train_step
+
+EVAL_BATCH_SIZE = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run will do, settled and checked before anything is compiled or written.
+
+    Attributes:
+        config: the settings.
+        dataset: the data set.
+        train: the training images that are trained on.
+        validation: those that are held out, or None.
+        model: the network.
+        steps_per_epoch: updates in which every training image is seen once.
+        steps: length of the run in updates.
+    """
+
+    config: TrainConfig
+    dataset: Dataset
+    train: Split
+    validation: Split | None
+    model: Model
+    steps_per_epoch: int
+    steps: int
+
+
+def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
+    """Settles a run.
+
+    Raises:
+        ConfigError: a setting does not go with this data set.
+    """
+    train, validation = split_validation(
+        dataset.train, config.validation_fraction, seed=config.seed
+    )
+    per_epoch = steps_per_epoch(len(train), config.batch_size)
+    model = build_model(config, dataset.info)
+    return Plan(config, dataset, train, validation, model, per_epoch, config.num_steps(per_epoch))
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The compiled functions of a run.
+
+    Attributes:
+        create_state: `() -> state`, the state at step 0.
+        draw_order: `(epoch) -> order`, int32 [steps, B].
+        train: `(state, metrics, order, start, stop) -> (state, metrics)`; it takes over the memory
+            of the state and metrics that it is given.
+        evaluate_validation: `(variables) -> metrics`, or None where no image is held out.
+        evaluate_test: `(variables) -> metrics`.
+    """
+
+    create_state: Callable[[], TrainState]
+    draw_order: Callable[[int], jax.Array]
+    train: Callable[..., tuple[TrainState, Metrics]]
+    evaluate_validation: Callable[[Variables], Metrics] | None
+    evaluate_test: Callable[[Variables], Metrics]
+
+
+def compile_programs(plan: Plan) -> Programs:
+    """Compiles a run ahead of time, so that compilation and training can be told apart."""
+    config, model = plan.config, plan.model
+    optimizer = build_optimizer(config, plan.steps)
+    train_step = make_train_step(
+        model,
+        optimizer,
+        augment=build_augment(config),
+        label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
+    )
+    state_key, order_key = jax.random.split(jax.random.key(config.seed))
+    images, labels = jnp.asarray(plan.train.images), jnp.asarray(plan.train.labels)
+
+    def create_state(key: jax.Array) -> TrainState:
+        example = jnp.zeros((1, *images.shape[1:]))
+        return create_train_state(
+            model, optimizer, example, key=key, ema=config.ema_decay is not None
+        )
+
+    def draw_order(key: jax.Array, epoch: jax.Array) -> jax.Array:
+        return epoch_order(key, epoch, len(images), config.batch_size)
+
+    init = jax.jit(create_state).lower(state_key).compile()
+    order = jax.jit(draw_order).lower(order_key, 0).compile()
+    state = jax.eval_shape(create_state, state_key)
+    metrics = Metrics.empty(plan.dataset.info.num_classes)
+    rows = jax.eval_shape(draw_order, order_key, 0)
+    epoch_fn = jax.jit(make_epoch_fn(train_step), donate_argnums=(0, 1))
+    train = epoch_fn.lower(state, metrics, images, labels, rows, 0, 0).compile()
+    evaluate_validation = None
+    if plan.validation is not None:
+        evaluate_validation = compile_evaluation(model, state.variables, plan.validation)
+    return Programs(
+        create_state=lambda: init(state_key),
+        draw_order=lambda epoch: order(order_key, epoch),
+        train=lambda state, metrics, order, start, stop: train(
+            state, metrics, images, labels, order, start, stop
+        ),
+        evaluate_validation=evaluate_validation,
+        evaluate_test=compile_evaluation(model, state.variables, plan.dataset.test),
+    )
+
+
+def compile_evaluation(
+    model: Model, variables: Variables, split: Split, *, batch_size: int = EVAL_BATCH_SIZE
+) -> Callable[[Variables], Metrics]:
+    """Compiles `(variables) -> metrics` over every image of a split, exactly once each.
+
+    Args:
+        model: the network.
+        variables: its variables, or their shapes.
+        split: the images.
+        batch_size: images at a time; any gives the same counts.
+    """
+    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
+    order = sequential_order(len(split), min(batch_size, len(split)))
+    compiled = jitted_evaluation(model).lower(variables, images, labels, order).compile()
+    return lambda variables: compiled(variables, images, labels, order)
+
+
+@functools.lru_cache(maxsize=32)
+def jitted_evaluation(model: Model) -> jax.stages.Wrapped:
+    """Returns the jitted evaluation of a model: one object a model, so nothing compiles twice."""
+    return jax.jit(make_eval_fn(make_eval_step(model)))

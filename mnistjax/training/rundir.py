@@ -1,0 +1,82 @@
+"""The directory of a run: claimed before training, written file by file, each whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnistjax.atomic import write_text_atomically
+from mnistjax.errors import RunError
+from mnistjax.training.config import TrainConfig
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+WEIGHTS = "weights.safetensors"
+
+
+def claim_run_directory(
+    workdir: str | os.PathLike[str], config: TrainConfig, *, overwrite: bool = False
+) -> Path:
+    """Makes the directory of a run and writes `config.json` into it.
+
+    Args:
+        workdir: the directory; it may exist.
+        config: the settings of the run.
+        overwrite: whether a run that it already holds may be replaced. Only the files of a run are
+            removed then, nothing else in the directory.
+
+    Raises:
+        RunError: it holds a run already, is no directory, or cannot be written to.
+    """
+    path = Path(workdir)
+    held = [name for name in (CONFIG, METRICS, RESULT, WEIGHTS) if (path / name).exists()]
+    if held and not overwrite:
+        raise RunError(
+            f"expected a work directory without a run, found {held[0]} in {path}: "
+            "name another one, or allow to overwrite it"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        # Permission bits do not tell (root, read-only mounts): only writing does.
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise RunError(f"expected a writable work directory, found {path}: {error}") from error
+    for name in held:
+        (path / name).unlink()
+    write_text_atomically(path / CONFIG, config.to_json())
+    return path
+
+
+def write_metrics(workdir: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Writes `metrics.jsonl`: one JSON object an epoch. Rewriting it all keeps it whole."""
+    lines = [json.dumps(row) + "\n" for row in history]
+    write_text_atomically(workdir / METRICS, "".join(lines))
+
+
+def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
+    """Writes `result.json`, the last file of a run that came to its end."""
+    write_text_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
+
+
+def read_result(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads `result.json` of a run.
+
+    Raises:
+        RunError: the directory holds no finished run, or its file is damaged.
+    """
+    file = Path(workdir) / RESULT
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"expected a finished run, found no {RESULT} in {workdir}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"expected a JSON object in {file}: {error}") from error
+    if not isinstance(result, dict):
+        raise RunError(f"expected a JSON object in {file}, found {type(result).__name__}")
+    return result

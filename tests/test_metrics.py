@@ -1,0 +1,169 @@
+"""Metrics: against NumPy and scikit-learn, and as the monoid that they are."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
+
+from mnistjax import (
+    Metrics,
+    Model,
+    Split,
+    evaluate,
+    make_eval_step,
+    sequential_order,
+    take_batch,
+)
+
+sizes = st.tuples(st.integers(1, 40), st.integers(1, 16), st.integers(2, 7), st.integers(0, 99))
+
+
+def draw(count, classes, seed):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 3, (count, classes)).astype(np.float32)
+    return logits, rng.integers(0, classes, count).astype(np.int32)
+
+
+def measured(logits, labels, batch_size):
+    """The metrics of all rows, gathered in padded batches whose padding holds infinities."""
+    total = Metrics.empty(logits.shape[1])
+    for rows in sequential_order(len(labels), batch_size):
+        mask = rows >= 0
+        batch = jnp.where(mask[:, None], logits[rows], jnp.inf)
+        total = total.merge(Metrics.from_logits(batch, jnp.asarray(labels[rows]), mask))
+    return total
+
+
+@settings(max_examples=15)
+@given(size=sizes)
+def test_agrees_with_scikit_learn_at_any_batch_size(size):
+    count, batch_size, classes, seed = size
+    logits, labels = draw(count, classes, seed)
+    metrics = measured(logits, labels, batch_size)
+    guesses, every = logits.argmax(1), range(classes)
+    np.testing.assert_array_equal(
+        metrics.confusion, confusion_matrix(labels, guesses, labels=every)
+    )
+    figures = metrics.compute()
+    assert metrics.count == count
+    assert metrics.correct == np.sum(guesses == labels)
+    np.testing.assert_allclose(figures["accuracy"], accuracy_score(labels, guesses), rtol=1e-6)
+    probabilities = np.asarray(jax.nn.softmax(logits.astype(np.float64)), np.float64)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    np.testing.assert_allclose(
+        figures["loss"], log_loss(labels, probabilities, labels=every), rtol=1e-4, atol=1e-5
+    )
+
+
+def assert_same(one, other):
+    np.testing.assert_array_equal(one.confusion, other.confusion)
+    np.testing.assert_allclose(one.loss_sum, other.loss_sum, rtol=1e-6)
+
+
+@settings(max_examples=15)
+@given(seeds=st.tuples(*[st.integers(0, 99)] * 3))
+def test_merging_is_associative_and_commutative_with_the_empty_as_identity(seeds):
+    a, b, c = (measured(*draw(5 + seed % 3, 4, seed), 4) for seed in seeds)
+    assert_same(a.merge(b).merge(c), a.merge(b.merge(c)))
+    assert_same(a.merge(b), b.merge(a))
+    assert_same(a.merge(Metrics.empty(4)), a)
+    assert_same(Metrics.empty(4).merge(a), a)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_a_masked_row_may_hold_anything(bad):
+    logits, labels = draw(4, 3, 0)
+    expected = Metrics.from_logits(logits[:3], labels[:3], np.ones(3, bool))
+    logits[3] = bad
+    mask = np.array([True, True, True, False])
+    assert_same(Metrics.from_logits(logits, labels, mask), expected)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_row_that_counts_and_is_not_finite_shows_in_the_loss(bad):
+    logits, labels = draw(4, 3, 0)
+    logits[2] = bad
+    assert not np.isfinite(Metrics.from_logits(logits, labels, np.ones(4, bool)).loss_sum)
+
+
+def test_no_image_at_all_has_no_accuracy():
+    figures = Metrics.empty(3).compute()
+    assert np.isnan(figures["loss"])
+    assert np.isnan(figures["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "mask"),
+    [
+        ((4, 3), (3,), (4,)),
+        ((4, 3), (4,), (3,)),
+        ((4, 3), (4,), (4, 1)),
+        ((4, 3), (4, 3), (4,)),
+        ((3, 3), (4,), (4,)),
+        ((4, 3), (4,), (1,)),
+    ],
+)
+def test_shapes_that_do_not_belong_together_are_refused(logits, labels, mask):
+    with pytest.raises(ValueError, match=r"expected logits \[B, classes\], labels \[B\] and mask"):
+        Metrics.from_logits(jnp.zeros(logits), jnp.zeros(labels, jnp.int32), jnp.ones(mask, bool))
+
+
+def test_metrics_of_an_ensemble_are_computed_member_by_member():
+    pairs = [draw(6, 4, seed) for seed in (0, 1)]
+    logits, labels = (jnp.asarray(np.stack(arrays)) for arrays in zip(*pairs, strict=True))
+    mask = jnp.ones((2, 6), bool)
+    together = jax.vmap(Metrics.from_logits)(logits, labels, mask)
+    for index in range(2):
+        alone = Metrics.from_logits(logits[index], labels[index], mask[index])
+        assert together.count[index] == alone.count == 6
+        assert together.correct[index] == alone.correct
+        np.testing.assert_allclose(
+            together.compute()["loss"][index], alone.compute()["loss"], rtol=1e-6
+        )
+
+
+def brightness_model():
+    """Says the class that the first pixel names."""
+
+    def apply(variables, images, **_):
+        return 9.0 * jax.nn.one_hot(jnp.round(images[:, 0, 0, 0] * 255).astype(jnp.int32), 4), {}
+
+    return Model(lambda key, images: {"params": {}, "batch_stats": {}}, apply, "brightness")
+
+
+MODEL = brightness_model()
+
+
+@settings(max_examples=12)
+@given(size=sizes)
+def test_evaluate_counts_every_image_once(size):
+    count, batch_size, _, seed = size
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 4, (count, 2, 2, 1), dtype=np.uint8)
+    labels = rng.integers(0, 4, count).astype(np.int32)
+    metrics = evaluate(
+        MODEL, {"params": {}, "batch_stats": {}}, Split(images, labels), batch_size=batch_size
+    )
+    expected = confusion_matrix(labels, images[:, 0, 0, 0], labels=range(4))
+    np.testing.assert_array_equal(metrics.confusion, expected)
+
+
+def test_the_evaluation_step_adds_up_over_devices():
+    images = jnp.asarray(np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1) % 4)
+    labels = jnp.asarray([0, 1, 2, 0, 0, 0], jnp.int32)
+    rows = jnp.array([0, 1, 2, -1, 3, -1, -1, -1])
+    variables = {"params": {}, "batch_stats": {}}
+    expected = make_eval_step(MODEL)(variables, take_batch(images, labels, rows))
+    batch = take_batch(images, labels, rows.reshape(4, 2))
+    step = jax.pmap(
+        make_eval_step(MODEL, axis_name="devices"), axis_name="devices", in_axes=(None, 0)
+    )
+    metrics = jax.device_get(step(variables, batch))
+    assert expected.count == 4
+    for index in range(4):
+        assert_same(jax.tree.map(lambda leaf: leaf[index], metrics), expected)  # noqa: B023
