@@ -52,4 +52,4 @@ class RunNotFoundError(MnistjaxError, FileNotFoundError):
 
 
 class NonFiniteLossError(MnistjaxError, ValueError):
-    """The training loss became NaN or infinite."""
+    """A loss became NaN or infinite."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +76,7 @@ def build_model(name, **overrides):
 @functools.cache
 def data():
     images = np.random.default_rng(0).integers(0, 256, (COUNT, 12, 12, 1), dtype=np.uint8)
-    return jnp.asarray(images), jnp.arange(COUNT, dtype=jnp.int32) % CLASSES
+    return images, np.arange(COUNT, dtype=np.int32) % CLASSES
 
 
 class Case:
@@ -149,19 +148,12 @@ def case(request):
 
 
 def leaves(state):
-    """The arrays to compare, by name.
-
-    The bias before a batch normalisation is left out: its gradient is zero but for rounding, which
-    optimizers that divide by the size of the gradient blow up to full steps.
-    """
+    """The arrays to compare, by name."""
     arrays = {"params": state.params, "batch_stats": state.batch_stats, "step": state.step}
-    named = {
+    return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(arrays)
     }
-    if not state.batch_stats:
-        return named
-    return {name: leaf for name, leaf in named.items() if not re.search(r"Stage_\d+/bias$", name)}
 
 
 def assert_close(actual, expected, start):
@@ -213,14 +205,16 @@ def test_an_epoch_in_stretches_and_from_the_same_seed_is_bit_equal(case):
 
 
 def test_a_member_of_a_vmapped_ensemble_is_the_network_alone(case):
-    def create_and_step(key):
-        return case.step(case.create_state(key), case.batch())
+    batch = case.batch()
 
-    keys = jax.random.split(jax.random.key(5), 2)
+    def create_and_step(key):
+        return case.step(case.create_state(key), batch)
+
+    keys = jax.random.split(jax.random.key(6), 2)
     ensemble = jax.jit(jax.vmap(create_and_step))(keys)
     for index, key in enumerate(keys):
         state = case.create_state(key)
-        assert_close(member(ensemble, index), case.jitted(state, case.batch()), state)
+        assert_close(member(ensemble, index), case.jitted(state, batch), state)
 
 
 def device_mesh():

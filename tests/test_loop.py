@@ -212,7 +212,9 @@ def test_the_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "length", [{"epochs": 3}, {"steps": 1, "patience": None}], ids=["epochs", "last-step"]
+    "length",
+    [{"epochs": 3}, {"steps": 1}, {"steps": 1, "validation_fraction": 0.0}],
+    ids=["epochs", "last-step", "last-step-without-validation"],
 )
 def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(tmp_path, length):
     """Also where it is the last update that spoils the weights."""

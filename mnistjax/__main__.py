@@ -1,0 +1,5 @@
+"""`python -m mnistjax`: the command line."""
+
+from mnistjax.cli import main
+
+main()

@@ -1,0 +1,217 @@
+"""Augmentation: pure functions of a key, which keep what they promise to keep."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnistjax import (
+    compose,
+    cutout,
+    elastic,
+    random_affine,
+    random_rotate,
+    random_scale,
+    random_shift,
+)
+from mnistjax.data.augment import sample
+
+KEY = jax.random.key(7)
+AUGMENTS = {
+    "shift": partial(random_shift, pixels=3),
+    "affine": partial(random_affine, pixels=2.0, degrees=15.0, scale=0.2),
+    "rotate": partial(random_rotate, degrees=30.0),
+    "scale": partial(random_scale, scale=0.2),
+    "cutout": partial(cutout, size=5),
+    "elastic": partial(elastic, pixels=1.5),
+    "composed": compose(partial(random_shift, pixels=2), partial(cutout, size=4)),
+}
+IDENTITIES = {
+    "shift": partial(random_shift, pixels=0),
+    "affine": random_affine,
+    "rotate": partial(random_rotate, degrees=0.0),
+    "scale": partial(random_scale, scale=0.0),
+    "cutout": partial(cutout, size=0),
+    "elastic": partial(elastic, pixels=0.0),
+    "composed": compose(),
+}
+augments = pytest.mark.parametrize("augment", AUGMENTS.values(), ids=AUGMENTS)
+
+
+def noise(count=4, height=16, width=14, channels=2):
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.uniform(0.1, 1, (count, height, width, channels)), jnp.float32)
+
+
+@pytest.mark.parametrize("augment", IDENTITIES.values(), ids=IDENTITIES)
+def test_without_strength_it_is_the_identity(augment):
+    np.testing.assert_allclose(augment(noise(), key=KEY), noise(), atol=1e-5)
+
+
+@augments
+def test_shape_dtype_and_range_stay(augment):
+    images = augment(noise(), key=KEY)
+    assert images.shape == noise().shape
+    assert images.dtype == jnp.float32
+    assert (images >= 0).all()
+    assert (images <= 1 + 1e-6).all()
+    assert (images != noise()).any()
+
+
+@augments
+def test_the_key_alone_decides(augment):
+    images = augment(noise(), key=KEY)
+    np.testing.assert_array_equal(images, augment(noise(), key=jax.random.key(7)))
+    assert (images != augment(noise(), key=jax.random.key(8))).any()
+
+
+@augments
+def test_every_image_is_changed_in_its_own_way(augment):
+    images = augment(jnp.repeat(noise(1), 16, axis=0), key=KEY)
+    assert len(np.unique(np.asarray(images), axis=0)) > 8
+
+
+@augments
+def test_jit_and_vmap_change_nothing(augment):
+    expected = augment(noise(), key=KEY)
+    np.testing.assert_allclose(
+        jax.jit(lambda images, key: augment(images, key=key))(noise(), KEY), expected, atol=1e-5
+    )
+    keys = jnp.stack([jax.random.key(8), KEY])
+    members = jax.vmap(lambda key: augment(noise(), key=key))(keys)
+    np.testing.assert_allclose(members[1], expected, atol=1e-5)
+
+
+def test_a_shift_moves_pixels_and_changes_none():
+    images = jnp.pad(noise(32, 6, 5, 1), ((0, 0), (3, 3), (3, 3), (0, 0)))
+    shifted = np.asarray(random_shift(images, key=KEY, pixels=3))
+    np.testing.assert_array_equal(
+        np.sort(shifted.reshape(32, -1), axis=1), np.sort(np.reshape(images, (32, -1)), axis=1)
+    )
+    shifts = set()
+    for image, old in zip(shifted, np.asarray(images), strict=True):
+        (found,) = [
+            (row, column)
+            for row in range(-3, 4)
+            for column in range(-3, 4)
+            if (np.roll(old, (row, column), (0, 1)) == image).all()
+        ]
+        shifts.add(found)
+    assert len(shifts) > 16
+    assert {abs(row) for row, _ in shifts} == {abs(column) for _, column in shifts} == {0, 1, 2, 3}
+
+
+def test_what_is_shifted_out_is_gone_and_zeros_come_in():
+    images = jnp.ones((64, 6, 6, 1))
+    shifted = np.asarray(random_shift(images, key=KEY, pixels=6))
+    assert set(np.unique(shifted)) == {0.0, 1.0}
+    assert shifted.sum((1, 2, 3)).min() < 12
+
+
+def quarter_turns(size, turns):
+    """Where each pixel of an image turned by `turns` quarters comes from."""
+    grid = np.stack(np.mgrid[:size, :size], axis=-1).astype(np.float32)
+    return np.rot90(grid, turns)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_sampling_at_turned_positions_is_rot90(turns):
+    image = noise(1, 9, 9, 2)[0]
+    turned = sample(image, jnp.asarray(quarter_turns(9, turns)))
+    np.testing.assert_allclose(turned, np.rot90(np.asarray(image), turns), atol=1e-6)
+
+
+def test_sampling_is_bilinear_inside_and_zero_outside():
+    image = jnp.array([[0.0, 1.0], [2.0, 3.0]])[..., None]
+    positions = jnp.array([[[0.5, 0.5], [0.0, 0.25], [5.0, 0.0], [-2.0, 1.0]]])
+    np.testing.assert_allclose(sample(image, positions)[0, :, 0], [1.5, 0.25, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90.0, 1), (-90.0, 3), (180.0, 2)])
+def test_a_rotation_by_a_quarter_is_rot90(degrees, turns, monkeypatch):
+    """With the draw fixed to its largest value, the whole of the affine map is checked."""
+
+    def largest(key, shape, minval, maxval):
+        del key, minval
+        return jnp.full(shape, maxval, jnp.float32)
+
+    monkeypatch.setattr(jax.random, "uniform", largest)
+    images = noise(2, 9, 9, 1)
+    turned = np.asarray(random_rotate(images, key=KEY, degrees=degrees))
+    expected = np.rot90(np.asarray(images), turns, axes=(1, 2))
+    # Either sense is a rotation; half a turn has but one.
+    other = np.rot90(np.asarray(images), -turns, axes=(1, 2))
+    assert min(np.abs(turned - expected).max(), np.abs(turned - other).max()) < 1e-4
+
+
+def test_a_larger_scale_enlarges_around_the_centre(monkeypatch):
+    monkeypatch.setattr(
+        jax.random, "uniform", lambda key, shape, minval, maxval: jnp.full(shape, maxval)
+    )
+    square = jnp.zeros((1, 21, 21, 1)).at[:, 8:13, 8:13].set(1.0)
+    grown = np.asarray(random_scale(square, key=KEY, scale=0.8))[0, :, :, 0]
+    np.testing.assert_allclose(grown.sum(), 25 * 1.8**2, rtol=0.1)
+    np.testing.assert_allclose(grown, grown[::-1], atol=1e-5)
+    np.testing.assert_allclose(grown, grown.T, atol=1e-5)
+
+
+def test_a_rotation_keeps_the_centre_and_the_amount_of_ink():
+    y, x = np.mgrid[:21, :21] - 10
+    blob = np.exp(-(y**2 / 12 + x**2 / 4)).astype(np.float32)[None, :, :, None]
+    turned = np.asarray(random_rotate(jnp.asarray(np.repeat(blob, 8, 0)), key=KEY, degrees=180.0))
+    np.testing.assert_allclose(turned.sum((1, 2, 3)), blob.sum(), rtol=0.01)
+    np.testing.assert_allclose(turned[:, 10, 10, 0], 1.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 14])
+def test_cutout_blanks_a_square_and_nothing_else(size):
+    images = noise(64)
+    blanked = np.asarray(cutout(images, key=KEY, size=size))
+    holes = (blanked == 0).all(-1)
+    np.testing.assert_array_equal(blanked[~holes], np.asarray(images)[~holes])
+    areas = holes.sum((1, 2))
+    assert areas.min() >= 1
+    assert areas.max() <= size**2
+    for hole in holes:
+        rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+        assert hole.sum() == len(rows) * len(columns)
+        assert np.ptp(rows) < size
+        assert np.ptp(columns) < size
+    if size <= 5:
+        assert areas.max() == size**2
+
+
+@pytest.mark.parametrize("pixels", [0.5, 2.0])
+def test_an_elastic_displacement_has_the_asked_size(pixels):
+    """Of an image that holds its own coordinates, the change is the displacement."""
+    rows, columns = jnp.mgrid[:40, :40].astype(jnp.float32)
+    images = jnp.repeat(jnp.stack([rows, columns], -1)[None], 64, axis=0)
+    bent = elastic(images, key=KEY, pixels=pixels)
+    inner = np.asarray(bent - images)[:, 12:-12, 12:-12]
+    for axis in range(2):
+        np.testing.assert_allclose(np.sqrt(np.mean(inner[..., axis] ** 2)), pixels, rtol=0.1)
+    assert abs(inner.mean()) < 0.2 * pixels
+
+
+def test_an_elastic_displacement_is_smooth():
+    rows, columns = jnp.mgrid[:40, :40].astype(jnp.float32)
+    images = jnp.repeat(jnp.stack([rows, columns], -1)[None], 16, axis=0)
+    inner = np.asarray(elastic(images, key=KEY, pixels=1.0) - images)[:, 12:-12, 12:-12]
+    assert np.sqrt(np.mean(np.diff(inner, axis=1) ** 2)) < 0.35
+
+
+def test_composition_is_in_order_and_each_has_its_own_key():
+    keys = []
+
+    def record(images, *, key):
+        keys.append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+        return 2 * images + 1
+
+    np.testing.assert_allclose(compose(record, record)(jnp.ones((1, 2, 2, 1)), key=KEY), 7.0)
+    assert len(set(keys)) == 2
+    halved = compose(record, lambda images, *, key: images / 2)
+    np.testing.assert_allclose(halved(jnp.ones((1, 2, 2, 1)), key=KEY), 1.5)

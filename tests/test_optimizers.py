@@ -1,0 +1,250 @@
+"""Optimizers and schedules by name, and what the train step makes of them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnistjax import (
+    OPTIMIZERS,
+    SCHEDULES,
+    Batch,
+    ConfigError,
+    Model,
+    UnknownNameError,
+    create_train_state,
+    make_optimizer,
+    make_schedule,
+    make_train_step,
+)
+
+PARAMS = {
+    "dense": {"kernel": jnp.full((6, 4), 0.5), "bias": jnp.full(4, 0.5)},
+    "conv": {"kernel": jnp.full((3, 3, 2, 4), 0.5), "bias": jnp.full(4, 0.5)},
+    "norm": {"scale": jnp.full(4, 0.5), "bias": jnp.full(4, 0.5)},
+}
+KERNELS = {("dense", "kernel"), ("conv", "kernel")}
+
+
+def updated(optimizer, grads, params=PARAMS, times=1):
+    state = optimizer.init(params)
+    for _ in range(times):
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def zeros():
+    return jax.tree.map(jnp.zeros_like, PARAMS)
+
+
+def leaves(params):
+    return {(part, name): leaf for part, half in params.items() for name, leaf in half.items()}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name):
+    grads = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), PARAMS)
+    params = updated(make_optimizer(name, 0.01), grads, times=3)
+    for key, leaf in leaves(params).items():
+        assert jnp.vdot(leaf - leaves(PARAMS)[key], leaves(grads)[key]) < 0
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_weight_decay_shrinks_kernels_and_spares_biases_and_norms(name):
+    params = updated(make_optimizer(name, 0.01, weight_decay=0.1), zeros(), times=3)
+    for key, leaf in leaves(params).items():
+        if key in KERNELS:
+            assert (jnp.abs(leaf) < 0.5).all()
+        else:
+            np.testing.assert_array_equal(leaf, 0.5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_weight_decay_is_none(name):
+    params = updated(make_optimizer(name, 0.01, weight_decay=0.0), zeros(), times=3)
+    jax.tree.map(np.testing.assert_array_equal, params, PARAMS)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_schedule_is_followed(name):
+    """A rate of zero from the second step on moves nothing more."""
+    optimizer = make_optimizer(name, lambda step: jnp.where(step < 1, 0.01, 0.0))
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    once, twice = (updated(optimizer, grads, times=times) for times in (1, 2))
+    jax.tree.map(np.testing.assert_array_equal, once, twice)
+    assert (once["dense"]["kernel"] != PARAMS["dense"]["kernel"]).all()
+
+
+@given(scale=st.floats(0.01, 10))
+def test_the_gradient_is_clipped_by_its_global_norm(scale):
+    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, scale), PARAMS)
+    params = updated(make_optimizer("sgd", 1.0, clip_norm=1.0), grads)
+    change = jax.tree.map(jnp.subtract, PARAMS, params)
+    norm = float(optax.tree.norm(grads))
+    np.testing.assert_allclose(optax.tree.norm(change), min(1.0, norm), rtol=1e-3)
+
+
+def test_the_optimizers_that_have_a_closed_form():
+    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), PARAMS)
+    expected = {
+        "sgd": 0.5 - 0.1 * (0.2 + 0.2),
+        "momentum": 0.5 - 0.1 * (0.2 + (0.2 + 0.9 * 0.2)),
+        "nesterov": 0.5 - 0.1 * ((0.2 + 0.9 * 0.2) + (0.2 + 0.9 * (0.2 + 0.9 * 0.2))),
+        "adam": 0.5 - 0.1 * 2,
+    }
+    for name, value in expected.items():
+        params = updated(make_optimizer(name, 0.1), grads, times=2)
+        np.testing.assert_allclose(params["dense"]["bias"], value, rtol=1e-5)
+
+
+def test_settings_reach_the_optimizer():
+    grads = jax.tree.map(jnp.ones_like, PARAMS)
+    params = updated(make_optimizer("momentum", 0.1, momentum=0.5), grads, times=2)
+    np.testing.assert_allclose(params["dense"]["bias"], 0.5 - 0.1 * (1 + 1.5), rtol=1e-5)
+
+
+def test_unknown_names_come_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="unknown optimizer 'adma': did you mean 'adam'"):
+        make_optimizer("adma", 0.1)
+    with pytest.raises(UnknownNameError, match="unknown schedule 'onecycle': did you mean 'one-cy"):
+        make_schedule("onecycle", 0.1, 10)
+
+
+@pytest.mark.parametrize(("name", "setting"), [("adam", "momentum"), ("sgd", "b1"), ("muon", "b2")])
+def test_a_setting_that_the_optimizer_has_not_is_refused(name, setting):
+    with pytest.raises(ConfigError, match=f"optimizer '{name}' takes no setting '{setting}'"):
+        make_optimizer(name, 0.1, **{setting: 0.9})
+
+
+# At the start, in the middle and at the end of 100 steps, as shares of the peak.
+CURVES = {
+    "constant": (1.0, 1.0, 1.0),
+    "linear": (1.0, 0.5, 0.0),
+    "cosine": (1.0, 0.5, 0.0),
+    "one-cycle": (1 / 25, (1 + np.cos(np.pi * 20 / 70)) / 2, 1 / 250_000),
+    "exponential": (1.0, 0.1, 0.01),
+    "stepwise": (1.0, 0.1, 0.01),
+}
+
+
+def test_every_schedule_has_a_curve():
+    assert set(CURVES) == set(SCHEDULES)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_takes_its_closed_form(name):
+    schedule = make_schedule(name, 0.02, 100)
+    values = [float(schedule(step)) / 0.02 for step in (0, 50, 100)]
+    np.testing.assert_allclose(values, CURVES[name], rtol=1e-4, atol=1e-6)
+
+
+def test_one_cycle_peaks_at_three_tenths():
+    schedule = make_schedule("one-cycle", 0.02, 100)
+    rates = np.array([schedule(step) for step in range(101)])
+    assert rates.argmax() == 30
+    assert (np.diff(rates[:31]) > 0).all()
+    assert (np.diff(rates[30:]) < 0).all()
+
+
+def test_stepwise_falls_at_half_and_at_three_quarters():
+    schedule = make_schedule("stepwise", 1.0, 100)
+    rates = [float(schedule(step)) for step in (49, 50, 74, 75, 99)]
+    np.testing.assert_allclose(rates, [1.0, 0.1, 0.1, 0.01, 0.01], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_warm_up_rises_from_zero_and_joins_the_schedule(name):
+    schedule = make_schedule(name, 0.02, 100, warmup_steps=10)
+    rest = make_schedule(name, 0.02, 90)
+    start = float(rest(0))
+    rates = [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
+    np.testing.assert_allclose(
+        rates, [0, start / 2, start, float(rest(45)), float(rest(90))], rtol=1e-4, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_few_steps_have_finite_rates_up_to_the_peak(name, steps):
+    schedule = make_schedule(name, 0.02, steps)
+    rates = np.array([schedule(step) for step in range(steps)])
+    assert np.isfinite(rates).all()
+    assert (rates > 0).all()
+    assert rates.max() <= 0.02 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("warmup_steps", [-1, 10, 11])
+def test_a_warm_up_that_leaves_no_step_is_refused(warmup_steps):
+    with pytest.raises(ConfigError, match=f"from 0 to 9 of the 10 steps, found {warmup_steps}"):
+        make_schedule("cosine", 0.1, 10, warmup_steps=warmup_steps)
+
+
+def linear_model():
+    def init(key, images):
+        weights = jax.random.normal(key, (images[0].size, 3))
+        return {"params": {"weights": weights}, "batch_stats": {}}
+
+    def apply(variables, images, **_):
+        return images.reshape(len(images), -1) @ variables["params"]["weights"], {}
+
+    return Model(init, apply, "linear")
+
+
+def batches(count):
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        images = jnp.asarray(rng.uniform(size=(8, 2, 2, 1)), jnp.float32)
+        yield Batch(images, jnp.arange(8) % 3, jnp.arange(8) < 6)
+
+
+def start(optimizer, **options):
+    example = jnp.zeros((1, 2, 2, 1))
+    return create_train_state(linear_model(), optimizer, example, key=jax.random.key(0), **options)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_moving_average_is_that_of_a_loop_by_hand(decay):
+    optimizer = make_optimizer("sgd", 0.5)
+    step = make_train_step(linear_model(), optimizer, ema_decay=decay)
+    state = start(optimizer, ema=True)
+    average = np.asarray(state.params["weights"])
+    for batch in batches(5):
+        state, _ = step(state, batch)
+        average = decay * average + (1 - decay) * np.asarray(state.params["weights"])
+    np.testing.assert_allclose(state.ema_params["weights"], average, rtol=1e-5, atol=1e-6)
+    assert state.variables["params"] is state.ema_params
+
+
+@given(smoothing=st.floats(0, 0.9))
+def test_label_smoothing_has_its_closed_form(smoothing):
+    """The gradient of softmax regression is images^T (probabilities - targets) / count."""
+    optimizer = make_optimizer("sgd", 1.0)
+    step = make_train_step(linear_model(), optimizer, label_smoothing=smoothing)
+    state, batch = start(optimizer), next(batches(1))
+    new, metrics = step(state, batch)
+    inputs = np.asarray(batch.images).reshape(8, -1)[:6]
+    logits = inputs @ np.asarray(state.params["weights"])
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    targets = (1 - smoothing) * np.eye(3)[np.arange(6) % 3] + smoothing / 3
+    grads = inputs.T @ (probabilities - targets) / 6
+    change = np.asarray(state.params["weights"] - new.params["weights"])
+    np.testing.assert_allclose(change, grads, rtol=1e-4, atol=1e-6)
+    # What is reported is the plain cross-entropy, whatever is trained.
+    plain = -np.log(probabilities[np.arange(6), np.arange(6) % 3])
+    np.testing.assert_allclose(metrics.loss_sum, plain.sum(), rtol=1e-5)
+
+
+def test_a_batch_of_padding_alone_moves_nothing():
+    optimizer = make_optimizer("sgd", 1.0)
+    state = start(optimizer)
+    batch = next(batches(1))._replace(mask=jnp.zeros(8, bool))
+    new, metrics = make_train_step(linear_model(), optimizer)(state, batch)
+    np.testing.assert_array_equal(new.params["weights"], state.params["weights"])
+    assert metrics.count == 0
+    assert new.step == 1
