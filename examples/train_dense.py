@@ -1,0 +1,53 @@
+"""Trains a dense network on MNIST by hand: every part of the functional core, nothing hidden.
+
+python examples/train_dense.py
+
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import mnistjax
+from mnistjax.cli import one_line_errors
+
+EPOCHS, BATCH_SIZE, SEED = 10, 128, 0
+
+
+@one_line_errors
+def main() -> None:
+    """Trains, and prints a line an epoch."""
+    dataset = mnistjax.load_dataset()
+    print(f"dataset: {dataset.info.name} ({dataset.source})")
+    images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
+
+    # A model is a pair of pure functions, init and apply; an optimizer is too.
+    model = mnistjax.create_model("mlp", features=(256,), dropout=0.2)
+    steps = mnistjax.steps_per_epoch(len(images), BATCH_SIZE)
+    optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, EPOCHS * steps))
+    state_key, order_key = jax.random.split(jax.random.key(SEED))
+    state = mnistjax.create_train_state(model, optimizer, jnp.zeros((1, 28, 28, 1)), key=state_key)
+
+    # One pure step; a loop over the batches of an epoch around it; one compilation of it all.
+    train_step = mnistjax.make_train_step(model, optimizer)
+    train_epoch = jax.jit(mnistjax.make_epoch_fn(train_step), donate_argnums=0)
+
+    for epoch in range(EPOCHS):
+        start = time.perf_counter()
+        order = mnistjax.epoch_order(order_key, epoch, len(images), BATCH_SIZE)
+        metrics = mnistjax.Metrics.empty(dataset.info.num_classes)
+        state, metrics = train_epoch(state, metrics, images, labels, order, 0, steps)
+        figures = metrics.compute()
+        loss, accuracy = float(figures["loss"]), float(figures["accuracy"])
+        seconds = time.perf_counter() - start
+        print(f"epoch {epoch + 1:2}  loss {loss:.4f}  accuracy {accuracy:.2%}  {seconds:.2f} s")
+
+    test = mnistjax.evaluate(model, state.variables, dataset.test)
+    accuracy = float(test.compute()["accuracy"])
+    print(f"test accuracy {accuracy:.2%} on all {int(test.count):,} images")
+
+
+if __name__ == "__main__":
+    main()
