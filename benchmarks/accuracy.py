@@ -1,0 +1,67 @@
+"""Accuracy of the recipes on MNIST: mean and standard deviation over seeds, last epoch.
+
+Trains every recipe from every seed, and appends a JSON line a run:
+
+    python benchmarks/accuracy.py --json benchmarks/results/accuracy.jsonl
+    python benchmarks/readme.py
+
+All test images count, nothing is chosen on them, and every seed is reported.
+"""
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+
+import tyro
+
+import mnistjax
+from mnistjax.cli import one_line_errors
+
+ALL_RECIPES = tuple(mnistjax.RECIPES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What to train."""
+
+    recipes: tuple[str, ...] = ALL_RECIPES
+    """Names of recipes."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """One training each."""
+    dataset: str = "mnist"
+    """Data set."""
+    data_dir: Path | None = None
+    """Folder of the data sets; MNISTJAX_DATA_DIR if not given."""
+    json: Path | None = None
+    """File of JSON lines to write anew, a line a run; none if not given."""
+
+
+@one_line_errors
+def main(arguments: Arguments) -> None:
+    """Trains, prints a line a recipe, and writes the file."""
+    configs = {name: mnistjax.get_recipe(name) for name in arguments.recipes}
+    dataset = mnistjax.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
+    lines = []
+    for name, config in configs.items():
+        results = []
+        for seed in arguments.seeds:
+            result = mnistjax.fit(config.replace(seed=seed), dataset).result
+            # Where the images lay on the machine that measured is nobody's business.
+            results.append({key: value for key, value in result.items() if key != "source"})
+        lines += [json.dumps(result) + "\n" for result in results]
+        print(f"{name:12} {_spread(results, 'validation')} {_spread(results, 'test')}", flush=True)
+        if arguments.json:
+            arguments.json.write_text("".join(lines))
+
+
+def _spread(results: list[dict], split: str) -> str:
+    values = [result[f"{split}_accuracy"] for result in results]
+    if None in values:
+        return f"{split} -"
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{split} {100 * statistics.mean(values):.2f} +- {100 * deviation:.2f} %"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,131 @@
+"""Under which conditions a figure was measured, and how figures are summed up and shown."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+Row = dict[str, Any]
+
+PACKAGES = ("mnistjax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+# Where something lies on the machine that measured says nothing about the measurement.
+_PATHS = ("--data-dir", "--python")
+
+
+def conditions() -> Row:
+    """Returns what a figure depends on beside its own settings.
+
+    It starts JAX's backend: a program that measures other processes lets those call it.
+
+    Returns:
+        `versions`, `platform`, `device`, `device_count`, `processor`, `cores` (what the operating
+        system shows), `threads` (what this process may run on), `xla_flags`, `matmul_precision`,
+        `load_average` (of the last minute, so that a busy machine shows) and `measured` (UTC).
+    """
+    device = jax.devices()[0]
+    return {
+        "versions": versions(PACKAGES),
+        "platform": device.platform,
+        "device": processor() if device.platform == "cpu" else device.device_kind,
+        "device_count": jax.device_count(),
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": threads(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "default"),
+        "load_average": round(os.getloadavg()[0], 2),
+        "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of Python and of those packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def processor() -> str:
+    """Returns the name of the CPU."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def threads() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def command(words: Sequence[str] | None = None) -> str:
+    """Returns the command that was given, without the paths that hold data or interpreters.
+
+    Args:
+        words: program and arguments; those of this process if None.
+    """
+    program, *rest = sys.argv if words is None else words
+    kept = []
+    skip = False
+    for word in rest:
+        if skip or word.startswith(tuple(f"{flag}=" for flag in _PATHS)):
+            skip = False
+        elif word in _PATHS:
+            skip = True
+        else:
+            kept.append(word)
+    return shlex.join(["python", f"benchmarks/{Path(program).name}", *kept])
+
+
+def spread(name: str, values: Sequence[float]) -> Row:
+    """Returns median, extremes and all values of a figure, under keys that begin with `name`."""
+    return {
+        name: statistics.median(values),
+        f"{name}_min": min(values),
+        f"{name}_max": max(values),
+        f"{name}_runs": list(values),
+    }
+
+
+def write_json_lines(path: Path | None, rows: Iterable[Row]) -> None:
+    """Writes `path` anew, a line a row; nothing if it is None."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def table(rows: Iterable[Row], columns: dict[str, Callable[[Row], str]]) -> str:
+    """Returns a Markdown table.
+
+    Args:
+        rows: what to show.
+        columns: title of each column, and what it shows of a row.
+    """
+    cells = [list(columns), *([show(row) for show in columns.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])

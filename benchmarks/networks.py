@@ -1,0 +1,77 @@
+"""The networks that `peers.py` compares, in words that every framework understands."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network, spelled out for the peers and named for this library.
+
+    Attributes:
+        layers: see `workers/protocol.py`.
+        model: the name that `create_model` takes.
+        overrides: what else it takes.
+    """
+
+    layers: Sequence[Sequence[Any]]
+    model: str
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _conv_stage(features: int, size: int, padding: str) -> list[list[Any]]:
+    return [["conv", features, size, padding], ["relu"], ["pool", 2]]
+
+
+def _norm_stage(features: int) -> list[list[Any]]:
+    return [["conv", features, 3, "same"], ["batch_norm"], ["relu"]]
+
+
+def _dense_stage(features: int, dropout: float) -> list[list[Any]]:
+    return [["dense", features], ["relu"], ["dropout", dropout]]
+
+
+FLATTEN, LOGITS = ["flatten"], ["dense", 10]
+NETWORKS = {
+    "softmax": Network([FLATTEN, LOGITS], "softmax"),
+    "mlp": Network([FLATTEN, ["dense", 100], ["relu"], LOGITS], "mlp"),
+    "cnn": Network(
+        [
+            *_conv_stage(32, 3, "valid"),
+            *_conv_stage(64, 3, "valid"),
+            FLATTEN,
+            ["dropout", 0.3],
+            LOGITS,
+        ],
+        "cnn",
+    ),
+    "cnn-bn": Network(
+        [
+            *_norm_stage(32),
+            ["pool", 2],
+            *_norm_stage(64),
+            ["pool", 2],
+            *_norm_stage(128),
+            FLATTEN,
+            *_dense_stage(128, 0.5),
+            *_dense_stage(64, 0.3),
+            LOGITS,
+        ],
+        "cnn-bn",
+    ),
+    "speed": Network(
+        [
+            *_conv_stage(24, 5, "valid"),
+            *_conv_stage(32, 3, "valid"),
+            FLATTEN,
+            ["dense", 256],
+            ["relu"],
+            LOGITS,
+        ],
+        "cnn",
+        {"features": (24, 32), "kernel_sizes": (5, 3), "dense": (256,), "dropouts": (0.0, 0.0)},
+    ),
+}

@@ -1,0 +1,78 @@
+"""One training, with the time of every stage since its process was started.
+
+`fresh_process.py` starts it: the arguments are a JSON object and the time of the start.
+"""
+
+import time
+
+_FIRST_LINE = time.time()
+
+import json  # noqa: E402 - the clock is read before anything else is done
+import sys  # noqa: E402
+from typing import Any  # noqa: E402
+
+import mnistjax  # noqa: E402
+from mnistjax.cli import one_line_errors  # noqa: E402
+
+_IMPORTED = time.time()
+
+
+class Stopwatch(mnistjax.Callback):
+    """Notes how long each stage took.
+
+    Attributes:
+        stages: seconds of each stage, in order.
+    """
+
+    def __init__(self, started: float) -> None:
+        self.stages: dict[str, float] = {}
+        self._last = started
+
+    def lap(self, stage: str, now: float | None = None) -> None:
+        """Ends a stage, now or at the time given; one that ends again grows."""
+        now = time.time() if now is None else now
+        self.stages[stage] = self.stages.get(stage, 0.0) + now - self._last
+        self._last = now
+
+    def on_compiled(self, seconds: float) -> None:
+        """Ends the compilation."""
+        self.lap("compile")
+
+    def on_steps(self, step: int) -> None:
+        """Ends the first step, or adds to the training."""
+        self.lap("train" if "first_step" in self.stages else "first_step")
+
+    def on_epoch(self, row: Any) -> None:
+        """Ends an epoch, the measurement of validation images included."""
+        self.lap("train")
+
+    def on_end(self, result: Any) -> None:
+        """Ends the measurement of the test images."""
+        self.lap("evaluate")
+
+
+@one_line_errors
+def main(request: dict[str, Any], started: float) -> None:
+    """Trains, and prints one JSON object."""
+    from conditions import conditions
+
+    watch = Stopwatch(started)
+    watch.lap("interpreter", _FIRST_LINE)
+    watch.lap("import", _IMPORTED)
+    measured = conditions()
+    watch.lap("backend")
+    config = mnistjax.TrainConfig(**request["config"])
+    dataset = mnistjax.load_dataset(config.dataset, data_dir=request["data_dir"])
+    watch.lap("data")
+    result = mnistjax.fit(config, dataset, callbacks=[watch]).result
+    answer = {
+        "result": {key: value for key, value in result.items() if key != "source"},
+        "conditions": measured,
+        "stages": watch.stages,
+        "process_seconds": sum(watch.stages.values()),
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), float(sys.argv[2]))

@@ -1,0 +1,338 @@
+"""The same training in several frameworks: speed in interleaved rounds, and that all learn alike.
+
+    pip install -e ".[peers]"
+    python benchmarks/peers.py --json benchmarks/results/peers.jsonl
+
+Every peer is a process that holds the same images in memory and trains the same network with the
+same batch size, dtype and Adam (1e-3). A round is one epoch; the peers take turns within each
+round, so that a busy moment of the machine meets all of them, and figures are compared within a
+round. The first round, in which programs are compiled, is not compared. In the end all must
+classify the test images equally well, or the program fails: nobody was measured doing less work. A
+peer that is not installed is skipped.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from conditions import Row, command, processor, spread, table, write_json_lines
+from networks import NETWORKS
+
+import mnistjax
+from mnistjax.cli import one_line_errors
+
+WORKERS = Path(__file__).with_name("workers")
+
+# Name: program and variant. The first is what the others are compared with.
+PEERS = {
+    "mnistjax": ("this_library.py", ""),
+    "pytorch-eager": ("pytorch.py", "eager"),
+    "pytorch-channels-last": ("pytorch.py", "channels-last"),
+    "pytorch-compiled": ("pytorch.py", "compiled"),
+    "keras-tensorflow": ("keras_tensorflow.py", "fit"),
+    "keras-tensorflow-xla": ("keras_tensorflow.py", "xla"),
+    "flax-loop": ("stock_flax.py", "loop"),
+    "flax-scan": ("stock_flax.py", "scan"),
+}
+REFERENCE = "mnistjax"
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What to compare."""
+
+    network: Literal["softmax", "mlp", "cnn", "cnn-bn", "speed"] = "cnn"
+    """The network."""
+    peers: tuple[str, ...] = tuple(PEERS)
+    """Who takes part."""
+    batch_size: int = 128
+    """Training images a step."""
+    eval_batch_size: int = 500
+    """Test images at a time."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the arithmetic."""
+    rounds: int = 5
+    """Epochs that are compared, after the one in which programs are compiled."""
+    images: int = 60_000
+    """Training images, at most; cut to full batches."""
+    tolerance: float = 0.5
+    """Most that a peer's test accuracy may differ from the median of all, in percent points."""
+    seed: int = 0
+    """Seed of every peer."""
+    dataset: str = "mnist"
+    """Data set."""
+    data_dir: Path | None = None
+    """Folder of the data sets; MNISTJAX_DATA_DIR if not given."""
+    python: str = sys.executable
+    """Interpreter of the peers, where this library is installed as well."""
+    json: Path | None = None
+    """File of JSON lines to write anew, a line a peer and phase; none if not given."""
+
+
+class PeerError(Exception):
+    """A peer that cannot take part, or go on."""
+
+
+class Worker:
+    """A peer's process."""
+
+    def __init__(self, name: str, task: Row, python: str, folder: Path) -> None:
+        program, variant = PEERS[name]
+        self.name = name
+        task_file = folder / f"{name}.json"
+        task_file.write_text(json.dumps({**task, "variant": variant}))
+        self._log = folder / f"{name}.log"
+        environment = {
+            **os.environ,
+            # Several frameworks share one accelerator.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [python, str(WORKERS / program), str(task_file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+            )
+        try:
+            self.description = self._answer()
+        except PeerError:
+            self.close()
+            raise
+        if "missing" in self.description:
+            self.close()
+            raise PeerError(f"{self.description['missing']} is not installed")
+
+    def ask(self, what: Literal["train", "classify"]) -> Row:
+        """Has the peer train an epoch or classify the test images; returns its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": what}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Row:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            last = (self._log.read_text().strip().splitlines() or ["no message"])[-1]
+            raise PeerError(f"ended: {last}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def write_task(arguments: Arguments, folder: Path) -> Row:
+    """Writes the images to `folder`, and returns the task that all peers share."""
+    dataset = mnistjax.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
+    available = min(arguments.images, len(dataset.train))
+    count = available // arguments.batch_size * arguments.batch_size
+    mnistjax.steps_per_epoch(available, arguments.batch_size)  # Refuses too large a batch.
+    for name, split, size in (("train", dataset.train, count), ("test", dataset.test, None)):
+        np.save(folder / f"{name}_images.npy", split.images[:size])
+        np.save(folder / f"{name}_labels.npy", split.labels[:size])
+    network = NETWORKS[arguments.network]
+    return {
+        "layers": network.layers,
+        "model": network.model,
+        "overrides": network.overrides,
+        "batch_size": arguments.batch_size,
+        "eval_batch_size": arguments.eval_batch_size,
+        "dtype": arguments.dtype,
+        "folder": str(folder),
+        "seed": arguments.seed,
+    }
+
+
+def start_workers(
+    names: Sequence[str], task: Row, python: str, folder: Path, stack: contextlib.ExitStack
+) -> list[Worker]:
+    """Starts the peers one after the other; says which cannot take part."""
+    workers = []
+    for name in names:
+        if name not in PEERS:
+            raise mnistjax.UnknownNameError("peer", name, PEERS)
+        try:
+            worker = Worker(name, task, python, folder)
+        except PeerError as error:
+            print(f"{name}: skipped, {error}", flush=True)
+            continue
+        stack.callback(worker.close)
+        workers.append(worker)
+    return workers
+
+
+def take_turns(
+    workers: list[Worker], what: Literal["train", "classify"], rounds: int
+) -> dict[str, list[Row]]:
+    """Lets the peers take turns; one that breaks off is taken out, with a line.
+
+    Args:
+        workers: the peers; those that break off are removed from the list.
+        what: what each does in its turn.
+        rounds: number of rounds; each begins with another peer.
+
+    Returns:
+        The answers of each peer that lasted, a round each.
+    """
+    answers: dict[str, list[Row]] = {worker.name: [] for worker in workers}
+    for turn in range(rounds):
+        first = turn % max(1, len(workers))
+        for worker in workers[first:] + workers[:first]:
+            try:
+                answers[worker.name].append(worker.ask(what))
+            except PeerError as error:
+                print(f"{worker.name}: {error}", flush=True)
+                workers.remove(worker)
+    return {worker.name: answers[worker.name] for worker in workers}
+
+
+def make_row(
+    worker_description: Row,
+    name: str,
+    phase: str,
+    answers: dict[str, list[Row]],
+    arguments: Arguments,
+) -> Row:
+    """Returns the line of a peer.
+
+    Args:
+        worker_description: what the peer says of itself.
+        name: the peer.
+        phase: "training" or "inference".
+        answers: of all peers in this phase; the first of each is the round of compilation.
+        arguments: what was asked for.
+    """
+    first, *timed = answers[name]
+    rates = [answer["images"] / answer["seconds"] for answer in timed]
+    seconds = [answer["seconds"] for answer in timed]
+    ratios = None
+    if REFERENCE in answers:
+        reference = [answer["seconds"] for answer in answers[REFERENCE][1:]]
+        ratios = [mine / other for mine, other in zip(seconds, reference, strict=True)]
+    return {
+        "benchmark": "peers",
+        "network": arguments.network,
+        "peer": name,
+        "phase": phase,
+        "dataset": arguments.dataset,
+        "batch_size": arguments.batch_size,
+        "eval_batch_size": arguments.eval_batch_size,
+        "dtype": arguments.dtype,
+        "seed": arguments.seed,
+        "images_per_round": first["images"],
+        "rounds": len(timed),
+        "warm_up_rounds": 1,
+        # What the first round took longer than the others: compiling, tracing, tuning.
+        "compile_seconds": max(0.0, first["seconds"] - statistics.median(seconds)),
+        **spread("round_seconds", seconds),
+        **spread("images_per_second", rates),
+        "reference": REFERENCE,
+        "reference_is_faster_by": ratios and statistics.median(ratios),
+        "reference_is_faster_by_runs": ratios,
+        "peak_memory_bytes": timed[-1]["peak_memory_bytes"],
+        "device": processor(),
+        **worker_description,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "command": command(),
+    }
+
+
+def disagreements(rows: Sequence[Row], tolerance: float) -> list[str]:
+    """Returns a line for each peer that was not trained, or not built, like the others.
+
+    Args:
+        rows: a line a peer, with `test_accuracy` and `parameters`.
+        tolerance: most that an accuracy may differ from the median, in percent points.
+    """
+    accuracy = statistics.median(row["test_accuracy"] for row in rows)
+    parameters = statistics.mode(row["parameters"] for row in rows)
+    found = []
+    for row in rows:
+        if abs(row["test_accuracy"] - accuracy) * 100 > tolerance:
+            found.append(
+                f"{row['peer']}: expected a test accuracy within {tolerance:g} points of "
+                f"{accuracy:.2%}, found {row['test_accuracy']:.2%}"
+            )
+        if row["parameters"] != parameters:
+            found.append(
+                f"{row['peer']}: expected {parameters:,} parameters, found {row['parameters']:,}"
+            )
+    return found
+
+
+def _optional(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "peer": lambda row: row["peer"],
+    "phase": lambda row: row["phase"],
+    "images/s": lambda row: f"{row['images_per_second']:,.0f}",
+    "lowest to highest": lambda row: (
+        f"{row['images_per_second_min']:,.0f} to {row['images_per_second_max']:,.0f}"
+    ),
+    f"{REFERENCE} is faster by": lambda row: _optional(row["reference_is_faster_by"], ".2f"),
+    "compile s": lambda row: f"{row['compile_seconds']:.2f}",
+    "peak MiB": lambda row: f"{row['peak_memory_bytes'] / 2**20:,.0f}",
+    "test accuracy": lambda row: f"{row['test_accuracy']:.2%}",
+}
+
+
+def compare(arguments: Arguments, folder: Path) -> list[Row]:
+    """Runs all peers; returns a line a peer and phase."""
+    task = write_task(arguments, folder)
+    with contextlib.ExitStack() as stack:
+        workers = start_workers(arguments.peers, task, arguments.python, folder, stack)
+        training = take_turns(workers, "train", arguments.rounds + 1)
+        inference = take_turns(workers, "classify", arguments.rounds + 1)
+        rows = []
+        for phase, answers in (("training", training), ("inference", inference)):
+            lasted = {worker.name: answers[worker.name] for worker in workers}
+            for worker in workers:
+                row = make_row(worker.description, worker.name, phase, lasted, arguments)
+                row["test_accuracy"] = inference[worker.name][-1]["accuracy"]
+                rows.append(row)
+    return rows
+
+
+@one_line_errors
+def main(arguments: Arguments) -> None:
+    """Compares, prints the table, writes the file, and fails where the peers disagree."""
+    if arguments.rounds < 1:
+        raise mnistjax.ConfigError(f"expected at least 1 round, found {arguments.rounds}")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare(arguments, Path(folder))
+    if not rows:
+        sys.exit("error: no peer could be measured")
+    write_json_lines(arguments.json, rows)
+    print(table(rows, COLUMNS))
+    found = disagreements([row for row in rows if row["phase"] == "training"], arguments.tolerance)
+    if found:
+        sys.exit("\n".join(["error: the peers did not learn alike", *found]))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))

@@ -1,0 +1,164 @@
+"""The programs whose speed is measured: training and inference, from the device and the host."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import mnistjax
+
+Phase = Literal["training", "inference"]
+Feed = Literal["device", "host"]
+Run = Callable[[], Any]  # Takes the steps of a stretch; returns what to wait for.
+
+IMAGE_SHAPE, CLASSES = (28, 28, 1), 10
+SCHEDULE_STEPS = 10_000  # How long the schedule is makes no difference to the speed.
+STRETCH = 12_800  # Images that one dispatch of a resident loop takes: long enough to be free.
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One recipe at one batch size.
+
+    Attributes:
+        config: the recipe.
+        model: its network, in the dtype that is measured.
+        mesh: the devices.
+        batch_size: images a step, on all devices together.
+        split: the images on the host.
+    """
+
+    config: mnistjax.TrainConfig
+    model: mnistjax.Model
+    mesh: Mesh
+    batch_size: int
+    split: mnistjax.Split
+
+    @property
+    def steps(self) -> int:
+        """Steps of one stretch."""
+        return max(1, min(STRETCH, len(self.split)) // self.batch_size)
+
+    def place(self, tree: Any, *axes: str | None) -> Any:
+        """Puts arrays on the devices: whole on each, or divided along the axis named "devices"."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(*axes)))
+
+    def resident(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns images and labels on every device, and shuffled full batches as indices."""
+        order = mnistjax.epoch_order(jax.random.key(0), 0, len(self.split), self.batch_size)
+        images, labels = self.place((self.split.images, self.split.labels))
+        return images, labels, self.place(order[: self.steps], None, "devices")
+
+    def stream(self) -> Iterator[mnistjax.Batch]:
+        """Yields shuffled full batches from the host, without end."""
+        full = len(self.split) // self.batch_size
+        for epoch in itertools.count():
+            batches = mnistjax.stream_batches(
+                self.split, self.batch_size, key=jax.random.key(0), epoch=epoch
+            )
+            for batch in itertools.islice(batches, full):
+                yield self.place(batch, "devices")
+
+    def train_step(self) -> tuple[Callable[..., Any], mnistjax.TrainState]:
+        """Returns the step of the recipe, and a state to begin with."""
+        optimizer = mnistjax.build_optimizer(self.config, SCHEDULE_STEPS)
+        state = mnistjax.create_train_state(
+            self.model,
+            optimizer,
+            jnp.zeros((1, *IMAGE_SHAPE)),
+            key=jax.random.key(0),
+            ema=self.config.ema_decay is not None,
+        )
+        step = mnistjax.make_train_step(
+            self.model,
+            optimizer,
+            augment=mnistjax.build_augment(self.config),
+            label_smoothing=self.config.label_smoothing,
+            ema_decay=self.config.ema_decay,
+        )
+        return step, self.place(state)
+
+
+def training_on_device(case: Case) -> tuple[Run, float]:
+    """Compiles a stretch of steps over resident images; returns it, and compile seconds."""
+    train_step, state = case.train_step()
+    images, labels, order = case.resident()
+    metrics = case.place(mnistjax.Metrics.empty(CLASSES))
+    function = jax.jit(
+        mnistjax.make_epoch_fn(train_step),
+        donate_argnums=(0, 1),
+        out_shardings=NamedSharding(case.mesh, PartitionSpec()),
+    )
+    compiled, seconds = _compile(function, state, metrics, images, labels, order, 0, case.steps)
+    carry = [state, metrics]
+
+    def run() -> Any:
+        carry[:] = compiled(*carry, images, labels, order, 0, case.steps)
+        return carry
+
+    return run, seconds
+
+
+def training_from_host(case: Case) -> tuple[Run, float]:
+    """Compiles one step, to be called with each batch."""
+    train_step, state = case.train_step()
+    batches = case.stream()
+    function = jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=NamedSharding(case.mesh, PartitionSpec()),
+    )
+    compiled, seconds = _compile(function, state, next(batches))
+    carry = [state]
+
+    def run() -> Any:
+        for batch in itertools.islice(batches, case.steps):
+            carry[0], _ = compiled(carry[0], batch)
+        return carry
+
+    return run, seconds
+
+
+def inference_on_device(case: Case) -> tuple[Run, float]:
+    """Compiles the evaluation of a stretch of resident images."""
+    variables = case.train_step()[1].variables
+    arrays = case.resident()
+    function = jax.jit(mnistjax.make_eval_fn(mnistjax.make_eval_step(case.model)))
+    compiled, seconds = _compile(function, variables, *arrays)
+    return partial(compiled, variables, *arrays), seconds
+
+
+def inference_from_host(case: Case) -> tuple[Run, float]:
+    """Compiles the evaluation of one batch, to be called with each."""
+    variables = case.train_step()[1].variables
+    batches = case.stream()
+    function = jax.jit(mnistjax.make_eval_step(case.model))
+    compiled, seconds = _compile(function, variables, next(batches))
+
+    def run() -> Any:
+        stretch = itertools.islice(batches, case.steps)
+        return [compiled(variables, batch) for batch in stretch]
+
+    return run, seconds
+
+
+PROGRAMS: dict[tuple[Phase, Feed], Callable[[Case], tuple[Run, float]]] = {
+    ("training", "device"): training_on_device,
+    ("training", "host"): training_from_host,
+    ("inference", "device"): inference_on_device,
+    ("inference", "host"): inference_from_host,
+}
+
+
+def _compile(function: Any, *arguments: Any) -> tuple[Any, float]:
+    begin = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    return compiled, time.perf_counter() - begin

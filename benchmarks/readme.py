@@ -1,0 +1,223 @@
+"""Writes the tables of the README, and its chart, from the results committed beside this file.
+
+python benchmarks/readme.py
+"""
+
+import collections
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import mnistjax
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def accuracy_table(path: Path) -> str:
+    """Returns the accuracy table in Markdown, a row a recipe, from the JSON lines of `path`."""
+    runs = collections.defaultdict(list)
+    for line in path.read_text().splitlines():
+        run = json.loads(line)
+        runs[run["recipe"]].append(run)
+    rows = [
+        "| recipe | network | parameters | epochs | seeds | validation | test | published |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, recipe in mnistjax.RECIPES.items():
+        if name in runs:
+            rows.append(_accuracy_row(name, recipe, runs[name]))
+    return "\n".join(rows)
+
+
+def _accuracy_row(name: str, recipe: mnistjax.Recipe, runs: list[dict]) -> str:
+    cells = [
+        f"`{name}`",
+        recipe.summary,
+        f"{runs[0]['parameters']:,}",
+        f"{runs[0]['epochs']:g}",
+        str(len(runs)),
+        _spread(runs, "validation_accuracy"),
+        _spread(runs, "test_accuracy"),
+        f"{recipe.target:g} {recipe.measured_on}",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _spread(runs: list[dict], key: str) -> str:
+    values = [100 * run[key] for run in runs if run[key] is not None]
+    if not values:
+        return ""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
+
+
+def read_lines(folder: Path, benchmark: str) -> list[dict]:
+    """Returns the JSON lines of all files of a benchmark: `peers.jsonl`, `peers-gpu.jsonl` ..."""
+    files = sorted(folder.glob(f"{benchmark}*.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def throughput_table(rows: Iterable[dict]) -> str:
+    """Returns the Markdown table of `throughput.py`, a row a recipe, device, dtype and batch."""
+    groups: dict[tuple, dict] = {}
+    keys = ("recipe", "device", "devices", "dtype", "batch_size_per_device")
+    for row in rows:
+        figures = groups.setdefault(tuple(row[key] for key in keys), {})
+        figures[row["phase"], row["feed"]] = row
+    titles = ("training images/s", "fed from the host", "of matmul peak", "inference images/s")
+    lines = []
+    for (recipe, device, devices, dtype, batch), figures in groups.items():
+        training = figures.get(("training", "device"))
+        rates = [
+            _rate(figures.get(cell))
+            for cell in (("training", "device"), ("training", "host"), ("inference", "device"))
+        ]
+        share = f"{training['share_of_peak']:.0%}" if training else ""
+        where = device if devices == 1 else f"{devices} x {device}"
+        lines.append([f"`{recipe}`", where, dtype, str(batch), *rates[:2], share, rates[2]])
+    return _markdown(["recipe", "device", "dtype", "batch", *titles], lines, left=3)
+
+
+def _rate(row: dict | None) -> str:
+    return f"{row['images_per_second_per_device']:,.0f}" if row else ""
+
+
+# What a comparison is made under; within it, frameworks differ and nothing else.
+PEER_SETTING = ("network", "platform", "dtype", "batch_size")
+
+
+def peers_table(rows: Iterable[dict]) -> str:
+    """Returns the Markdown table of `peers.py`, a row a network and peer."""
+    lines = []
+    for (network, *setting, peer), pair in _grouped(rows, *PEER_SETTING, "peer"):
+        training, inference = sorted(pair, key=lambda row: row["phase"], reverse=True)
+        line = [f"`{network}`", *map(str, setting), peer, f"{training['images_per_second']:,.0f}"]
+        line += [_times(training), f"{inference['images_per_second']:,.0f}", _times(inference)]
+        line += [f"{training['peak_memory_bytes'] / 2**20:,.0f}"]
+        lines.append([*line, f"{100 * training['test_accuracy']:.2f}"])
+    titles = [
+        "network",
+        "on",
+        "dtype",
+        "batch",
+        "framework",
+        "training images/s",
+        "mnistjax is faster by",
+    ]
+    titles += ["inference images/s", "faster by", "peak MiB", "test accuracy %"]
+    return _markdown(titles, lines, left=5)
+
+
+def _times(row: dict) -> str:
+    ratio = row["reference_is_faster_by"]
+    return "" if ratio is None or row["peer"] == row["reference"] else f"{ratio:.2f}"
+
+
+def time_to_accuracy_table(rows: Iterable[dict]) -> str:
+    """Returns the Markdown table of `time_to_accuracy.py`, a row a recipe and device."""
+    lines = []
+    for (recipe, device), runs in _grouped(rows, "recipe", "device"):
+        cold, warm = ([run for run in runs if run["cache"] == cache] for cache in ("cold", "warm"))
+        figures = [_median(runs, "train_seconds"), _median(runs, "evaluation_seconds")]
+        for name in ("compile_seconds", "process_seconds"):
+            figures += [_median(cold, name), _median(warm, name)]
+        accuracy = _spread(runs, "test_accuracy")
+        lines.append([f"`{recipe}`", device, str(len(runs)), accuracy, *figures])
+    titles = ["recipe", "device", "seeds", "test accuracy %", "training s", "evaluation s"]
+    titles += ["compile s, cold", "warm", "from process start s, cold", "warm"]
+    return _markdown(titles, lines, left=2)
+
+
+def startup_table(rows: Iterable[dict]) -> str:
+    """Returns the Markdown table of `startup.py`, a row a recipe, device and state of caches."""
+    stages = ("interpreter", "import", "backend", "data", "compile", "first_step", "total")
+    lines = [
+        [f"`{recipe}`", device, cache, *(_median(runs, f"{stage}_seconds") for stage in stages)]
+        for (recipe, device, cache), runs in _grouped(rows, "recipe", "device", "cache")
+    ]
+    titles = [f"{stage.replace('_', ' ')} s" for stage in stages]
+    return _markdown(["recipe", "device", "caches", *titles], lines, left=3)
+
+
+def _grouped(rows: Iterable[dict], *keys: str) -> Iterable[tuple[tuple, list[dict]]]:
+    groups = collections.defaultdict(list)
+    for row in rows:
+        groups[tuple(row[key] for key in keys)].append(row)
+    return groups.items()
+
+
+def _median(runs: list[dict], name: str) -> str:
+    return f"{statistics.median(run[name] for run in runs):.2f}" if runs else ""
+
+
+def _markdown(titles: Sequence[str], lines: Iterable[Sequence[str]], *, left: int) -> str:
+    """A table whose first columns, `left` of them, are words; the others are numbers."""
+    rules = ["---"] * left + ["---:"] * (len(titles) - left)
+    heading = ["| " + " | ".join(titles) + " |", "|" + "|".join(rules) + "|"]
+    return "\n".join([*heading, *("| " + " | ".join(line) + " |" for line in lines)])
+
+
+def draw_speed_chart(rows: Iterable[dict], path: Path) -> None:
+    """Draws the training speed of every peer, a panel a network, as an SVG file.
+
+    Args:
+        rows: the lines of `peers.py`.
+        path: the file; the same rows give the same bytes.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    training = [row for row in rows if row["phase"] == "training"]
+    panels = list(_grouped(training, *PEER_SETTING))
+    height = 0.8 + 0.3 * max(len(runs) for _, runs in panels)
+    figure = Figure(figsize=(8, height * len(panels)), layout="constrained")
+    FigureCanvasSVG(figure)
+    for axes, ((network, platform, dtype, batch), unsorted) in zip(
+        figure.subplots(len(panels), squeeze=False).flat, panels, strict=True
+    ):
+        runs = sorted(unsorted, key=lambda row: row["images_per_second"])
+        rates = [row["images_per_second"] for row in runs]
+        colours = ["C1" if row["peer"] == row["reference"] else "C0" for row in runs]
+        below = [row["images_per_second"] - row["images_per_second_min"] for row in runs]
+        above = [row["images_per_second_max"] - row["images_per_second"] for row in runs]
+        bars = axes.barh([row["peer"] for row in runs], rates, color=colours, xerr=[below, above])
+        axes.bar_label(bars, [f" {rate:,.0f}" for rate in rates])
+        axes.margins(x=0.15)
+        axes.set_title(f"{network} on {platform}, {dtype}, batch {batch}")
+        axes.set_xlabel("training images/s: median, lowest to highest round")
+    with matplotlib.rc_context({"svg.hashsalt": "mnistjax", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None})
+
+
+def replace_section(text: str, name: str, content: str) -> str:
+    """Returns `text` with `content` between its comments `name: begin` and `name: end`."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n{content}\n\n{end}{after}"
+
+
+SPEED_TABLES = {
+    "throughput": throughput_table,
+    "time_to_accuracy": time_to_accuracy_table,
+    "peers": peers_table,
+    "startup": startup_table,
+}
+
+
+def regenerate(text: str) -> str:
+    """Returns the README `text` with every table made anew; a speed table only if it has one."""
+    results = ROOT / "benchmarks" / "results"
+    for name, make_table in SPEED_TABLES.items():
+        if f"<!-- {name}: begin -->" in text:
+            text = replace_section(text, name, make_table(read_lines(results, name)))
+    return replace_section(text, "accuracy", accuracy_table(results / "accuracy.jsonl"))
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(regenerate(readme.read_text()))
+    if peers := read_lines(ROOT / "benchmarks" / "results", "peers"):
+        draw_speed_chart(peers, ROOT / "benchmarks" / "results" / "peers.svg")
