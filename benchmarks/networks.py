@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -14,12 +14,10 @@ class Network:
     Attributes:
         layers: see `workers/protocol.py`.
         model: the name that `create_model` takes.
-        overrides: what else it takes.
     """
 
     layers: Sequence[Sequence[Any]]
     model: str
-    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def _conv_stage(features: int, size: int, padding: str) -> list[list[Any]]:
@@ -71,7 +69,6 @@ NETWORKS = {
             ["relu"],
             LOGITS,
         ],
-        "cnn",
-        {"features": (24, 32), "kernel_sizes": (5, 3), "dense": (256,), "dropouts": (0.0, 0.0)},
+        "speed",
     ),
 }

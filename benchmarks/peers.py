@@ -155,7 +155,6 @@ def write_task(arguments: Arguments, folder: Path) -> Row:
     return {
         "layers": network.layers,
         "model": network.model,
-        "overrides": network.overrides,
         "batch_size": arguments.batch_size,
         "eval_batch_size": arguments.eval_batch_size,
         "dtype": arguments.dtype,

@@ -27,7 +27,7 @@ CONDITIONS = {"versions", "device", "platform", "processor", "cores", "threads",
 @pytest.mark.parametrize("name", list(networks.NETWORKS))
 def test_peers_have_the_same_network(name):
     network, images = networks.NETWORKS[name], jnp.zeros((1, 28, 28, 1))
-    ours = mnistjax.create_model(network.model, **network.overrides)
+    ours = mnistjax.create_model(network.model)
     params = jax.eval_shape(ours.init, jax.random.key(0), images)["params"]
     stock = stock_flax.make_network(json.loads(json.dumps(network.layers)), "float32")
     variables = jax.eval_shape(partial(stock.init, train=False), jax.random.key(0), images)

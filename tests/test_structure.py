@@ -26,7 +26,7 @@ WINGS = {
     "training": [
         {"metrics", "state", "optimizers", "callbacks"},
         {"step", "config"},
-        {"recipes", "build", "rundir"},
+        {"recipes", "build", "rundir", "evaluation"},
         {"weights", "programs"},
         {"loop"},
     ],

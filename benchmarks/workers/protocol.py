@@ -36,7 +36,6 @@ class Task:
         layers: the network: conv (features, kernel side, "valid" or "same"), batch_norm, relu,
             pool (side), flatten, dropout (rate), dense (features).
         model: the name of the same network in this library.
-        overrides: the attributes that make it so.
         batch_size: images a step.
         eval_batch_size: test images at a time.
         dtype: "float32" or "bfloat16".
@@ -48,7 +47,6 @@ class Task:
 
     layers: list[Layer]
     model: str
-    overrides: dict[str, Any]
     batch_size: int
     eval_batch_size: int
     dtype: str

@@ -24,9 +24,7 @@ class Library:
         import mnistjax
 
         self.batch_size = task.batch_size
-        model = mnistjax.create_model(
-            task.model, dtype=jnp.dtype(task.dtype), num_classes=10, **task.overrides
-        )
+        model = mnistjax.create_model(task.model, dtype=jnp.dtype(task.dtype), num_classes=10)
         optimizer = optax.adam(LEARNING_RATE, eps=EPSILON)
         self.train = [jnp.asarray(array) for array in task.arrays("train")]
         test = [jnp.asarray(array) for array in task.arrays("test")]

@@ -38,6 +38,9 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
         dense=(128, 64),
         dropouts=(0.0, 0.5, 0.3),
     ),
+    "speed": functools.partial(
+        CNN, features=(24, 32), kernel_sizes=(5, 3), dense=(256,), dropouts=(0.0, 0.0)
+    ),
     "tiny": functools.partial(CNN, features=(4, 8), batch_norm=True, dropouts=(0.0,)),
 }
 

@@ -6,8 +6,8 @@ from mnistjax.training.build import build_optimizer as build_optimizer
 from mnistjax.training.callbacks import Callback as Callback
 from mnistjax.training.callbacks import ProgressBar as ProgressBar
 from mnistjax.training.config import TrainConfig as TrainConfig
+from mnistjax.training.evaluation import evaluate as evaluate
 from mnistjax.training.loop import FitResult as FitResult
-from mnistjax.training.loop import evaluate as evaluate
 from mnistjax.training.loop import fit as fit
 from mnistjax.training.metrics import Metrics as Metrics
 from mnistjax.training.optimizers import OPTIMIZERS as OPTIMIZERS

@@ -28,7 +28,7 @@ class TrainConfig:
     """Data set: a name that `mnistjax datasets` lists, or the path of a folder with IDX or CSV
     files. When none is given: mnist, or the embedded digits where mnist cannot be had."""
     model: str = "cnn"
-    """Network: softmax, mlp, mlp-50-50, cnn, cnn-dropout, cnn-bn or tiny."""
+    """Network: softmax, mlp, mlp-50-50, cnn, cnn-dropout, cnn-bn, speed or tiny."""
     epochs: float | None = None
     """Passes over the training images; parts of one are allowed."""
     steps: int | None = None

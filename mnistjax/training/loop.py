@@ -15,18 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mnistjax.data import Dataset, Split, sequential_order
+from mnistjax.data import Dataset
 from mnistjax.errors import NonFiniteLossError
-from mnistjax.models import Model, Variables, count_parameters
+from mnistjax.models import Model, count_parameters
 from mnistjax.training.callbacks import Callback
 from mnistjax.training.config import TrainConfig
 from mnistjax.training.metrics import Metrics
 from mnistjax.training.programs import (
-    EVAL_BATCH_SIZE,
     Plan,
     Programs,
     compile_programs,
-    jitted_evaluation,
     make_plan,
 )
 from mnistjax.training.rundir import WEIGHTS, claim_run_directory, write_metrics, write_result
@@ -94,8 +92,9 @@ def fit(
     try:
         for callback in callbacks:
             callback.on_start({**_description(plan), "workdir": path and str(path)})
+        compile_begin = time.perf_counter()
         programs = compile_programs(plan)
-        compile_seconds = time.perf_counter() - begin
+        compile_seconds = time.perf_counter() - compile_begin
         for callback in callbacks:
             callback.on_compiled(compile_seconds)
         state, history = _train(plan, programs, path, callbacks)
@@ -118,28 +117,6 @@ def fit(
         for callback in callbacks:
             callback.close()
     return FitResult(state, plan.model, history, result, path)
-
-
-def evaluate(
-    model: Model, variables: Variables, split: Split, *, batch_size: int = EVAL_BATCH_SIZE
-) -> Metrics:
-    """Measures a network on every image of a split, each exactly once.
-
-    Args:
-        model: the network.
-        variables: its parameters and running statistics.
-        split: the images and their labels.
-        batch_size: images at a time; any gives the same counts.
-
-    Returns:
-        The metrics; `.compute()` gives loss and accuracy.
-
-    Raises:
-        ConfigError: `batch_size` is less than 1.
-    """
-    order = sequential_order(len(split), batch_size)
-    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
-    return jitted_evaluation(model)(variables, images, labels, order)
 
 
 def _train(

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.stages import Compiled
 
 from mnistjax.data import (
     Dataset,
     Split,
     epoch_order,
-    sequential_order,
     split_validation,
     steps_per_epoch,
 )
 from mnistjax.models import Model, Variables
 from mnistjax.training.build import build_augment, build_model, build_optimizer
 from mnistjax.training.config import TrainConfig
+from mnistjax.training.evaluation import evaluate_chunks, jitted_evaluation, make_chunks
 from mnistjax.training.metrics import Metrics
 from mnistjax.training.state import TrainState, create_train_state
-from mnistjax.training.step import make_epoch_fn, make_eval_fn, make_eval_step, make_train_step
-
-EVAL_BATCH_SIZE = 500
+from mnistjax.training.step import make_epoch_fn, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,45 +108,33 @@ def compile_programs(plan: Plan) -> Programs:
     def draw_order(key: jax.Array, epoch: jax.Array) -> jax.Array:
         return epoch_order(key, epoch, len(images), config.batch_size)
 
-    init = jax.jit(create_state).lower(state_key).compile()
-    order = jax.jit(draw_order).lower(order_key, 0).compile()
     state = jax.eval_shape(create_state, state_key)
     metrics = Metrics.empty(plan.dataset.info.num_classes)
     rows = jax.eval_shape(draw_order, order_key, 0)
+    test = make_chunks(plan.dataset.test)
+    validation = make_chunks(plan.validation) if plan.validation else []
     epoch_fn = jax.jit(make_epoch_fn(train_step), donate_argnums=(0, 1))
-    train = epoch_fn.lower(state, metrics, images, labels, rows, 0, 0).compile()
-    evaluate_validation = None
-    if plan.validation is not None:
-        evaluate_validation = compile_evaluation(model, state.variables, plan.validation)
+    train, init, order, evaluation = _compile_at_once(
+        (epoch_fn, (state, metrics, images, labels, rows, 0, 0)),
+        (jax.jit(create_state), (state_key,)),
+        (jax.jit(draw_order), (order_key, 0)),
+        (jitted_evaluation(model), (state.variables, *test[0])),
+    )
     return Programs(
         create_state=lambda: init(state_key),
         draw_order=lambda epoch: order(order_key, epoch),
         train=lambda state, metrics, order, start, stop: train(
             state, metrics, images, labels, order, start, stop
         ),
-        evaluate_validation=evaluate_validation,
-        evaluate_test=compile_evaluation(model, state.variables, plan.dataset.test),
+        evaluate_validation=partial(evaluate_chunks, evaluation, chunks=validation)
+        if validation
+        else None,
+        evaluate_test=partial(evaluate_chunks, evaluation, chunks=test),
     )
 
 
-def compile_evaluation(
-    model: Model, variables: Variables, split: Split, *, batch_size: int = EVAL_BATCH_SIZE
-) -> Callable[[Variables], Metrics]:
-    """Compiles `(variables) -> metrics` over every image of a split, exactly once each.
-
-    Args:
-        model: the network.
-        variables: its variables, or their shapes.
-        split: the images.
-        batch_size: images at a time; any gives the same counts.
-    """
-    images, labels = jnp.asarray(split.images), jnp.asarray(split.labels)
-    order = sequential_order(len(split), min(batch_size, len(split)))
-    compiled = jitted_evaluation(model).lower(variables, images, labels, order).compile()
-    return lambda variables: compiled(variables, images, labels, order)
-
-
-@functools.lru_cache(maxsize=32)
-def jitted_evaluation(model: Model) -> jax.stages.Wrapped:
-    """Returns the jitted evaluation of a model: one object a model, so nothing compiles twice."""
-    return jax.jit(make_eval_fn(make_eval_step(model)))
+def _compile_at_once(*programs: tuple[jax.stages.Wrapped, tuple[Any, ...]]) -> list[Compiled]:
+    """Compiles `(jitted, arguments)` pairs side by side: XLA leaves Python to the others."""
+    with ThreadPoolExecutor(len(programs)) as pool:
+        lowered = [jitted.lower(*arguments) for jitted, arguments in programs]
+        return list(pool.map(lambda program: program.compile(), lowered))
