@@ -203,7 +203,7 @@ def test_concurrent_readers_and_writers_all_get_the_arrays(data_dir):
     failures = []
 
     def work(seed):
-        for step in range(15):
+        for step in range(60):
             if (seed + step) % 3 == 0:
                 os.utime(data_dir / "source", ns=(seed, step))
             try:

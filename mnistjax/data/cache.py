@@ -53,7 +53,8 @@ def cached_arrays(
             return arrays
     decoded = decode()
     for folder in folders:
-        if is_writable(folder) and _write(folder, key, decoded):
+        # Not the folder itself, which another writer may be moving aside at this moment.
+        if is_writable(folder.parent) and _write(folder, key, decoded):
             break
     return decoded
 
