@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import functools
 import importlib.metadata
+import itertools
 import os
 import platform
 import sys
@@ -134,7 +135,7 @@ def _has_flag(name: str, words: Sequence[str]) -> bool:
 
 def _flag_value(name: str, words: Sequence[str]) -> str | None:
     """Returns what stands behind `--name`, before tyro has read the words."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in itertools.zip_longest(words, words[1:]):
         if word == f"--{name}":
             return following
         if word.startswith(f"--{name}="):
