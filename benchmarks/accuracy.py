@@ -1,6 +1,6 @@
 """Accuracy of the recipes on MNIST: mean and standard deviation over seeds, last epoch.
 
-Trains every recipe from every seed, and appends a JSON line a run:
+Trains every recipe from every seed, and keeps a JSON line a run, in place of an older one:
 
     python benchmarks/accuracy.py --json benchmarks/results/accuracy.jsonl
     python benchmarks/readme.py
@@ -14,6 +14,7 @@ import statistics
 from pathlib import Path
 
 import tyro
+from conditions import write_json_lines
 
 import mnistjax
 from mnistjax.cli import one_line_errors
@@ -34,7 +35,7 @@ class Arguments:
     data_dir: Path | None = None
     """Folder of the data sets; MNISTJAX_DATA_DIR if not given."""
     json: Path | None = None
-    """File of JSON lines to write anew, a line a run; none if not given."""
+    """File of JSON lines, one for each recipe and seed; none if not given."""
 
 
 @one_line_errors
@@ -42,17 +43,26 @@ def main(arguments: Arguments) -> None:
     """Trains, prints a line a recipe, and writes the file."""
     configs = {name: mnistjax.get_recipe(name) for name in arguments.recipes}
     dataset = mnistjax.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
-    lines = []
     for name, config in configs.items():
         results = []
         for seed in arguments.seeds:
             result = mnistjax.fit(config.replace(seed=seed), dataset).result
             # Where the images lay on the machine that measured is nobody's business.
             results.append({key: value for key, value in result.items() if key != "source"})
-        lines += [json.dumps(result) + "\n" for result in results]
         print(f"{name:12} {_spread(results, 'validation')} {_spread(results, 'test')}", flush=True)
         if arguments.json:
-            arguments.json.write_text("".join(lines))
+            write_json_lines(arguments.json, merge(_read(arguments.json), results))
+
+
+def merge(old: list[dict], new: list[dict]) -> list[dict]:
+    """Returns the rows of both, in the order of the recipes; a new row replaces an old one."""
+    rows = {(row["recipe"], row["seed"]): row for row in (*old, *new)}
+    names = [*ALL_RECIPES, *sorted({name for name, _ in rows} - set(ALL_RECIPES))]
+    return [rows[key] for key in sorted(rows, key=lambda key: (names.index(key[0]), key[1]))]
+
+
+def _read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _spread(results: list[dict], split: str) -> str:

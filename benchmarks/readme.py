@@ -21,7 +21,7 @@ def accuracy_table(path: Path) -> str:
         run = json.loads(line)
         runs[run["recipe"]].append(run)
     rows = [
-        "| recipe | network | parameters | epochs | seeds | validation | test | published |",
+        "| recipe | network | parameters | epochs | seeds | validation | test | target |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, recipe in mnistjax.RECIPES.items():
@@ -35,7 +35,7 @@ def _accuracy_row(name: str, recipe: mnistjax.Recipe, runs: list[dict]) -> str:
         f"`{name}`",
         recipe.summary,
         f"{runs[0]['parameters']:,}",
-        f"{runs[0]['epochs']:g}",
+        f"{runs[0]['epochs']:.3g}",
         str(len(runs)),
         _spread(runs, "validation_accuracy"),
         _spread(runs, "test_accuracy"),

@@ -47,6 +47,7 @@ from mnistjax.models import MODELS as MODELS
 from mnistjax.models import BatchNorm as BatchNorm
 from mnistjax.models import Model as Model
 from mnistjax.models import conv as conv
+from mnistjax.models import conv_general_dilated as conv_general_dilated
 from mnistjax.models import conv_pool as conv_pool
 from mnistjax.models import count_parameters as count_parameters
 from mnistjax.models import create_model as create_model

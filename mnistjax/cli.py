@@ -102,7 +102,8 @@ class _Settings(mnistjax.TrainConfig):
 
 def _run_flags(default: mnistjax.TrainConfig, words: Sequence[str]) -> Callable[..., RunArguments]:
     recipe = _flag_value("recipe", words)
-    default = mnistjax.get_recipe(recipe) if recipe else default
+    if recipe and recipe != default.recipe:
+        default = mnistjax.get_recipe(recipe)
     values = {field.name: getattr(default, field.name) for field in dataclasses.fields(default)}
     if _has_flag("steps", words) and not _has_flag("epochs", words):
         values["epochs"] = None
@@ -123,7 +124,11 @@ def _run_flags(default: mnistjax.TrainConfig, words: Sequence[str]) -> Callable[
                 TensorFlow Datasets uses.
         """
         checked = mnistjax.TrainConfig(**vars(config))
-        name = f"{checked.recipe}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        if checked.dataset and Path(checked.dataset).is_dir():
+            # The run may be evaluated from another folder.
+            checked = checked.replace(dataset=str(Path(checked.dataset).resolve()))
+        # Milliseconds, for runs that are started together.
+        name = f"{checked.recipe}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
         return RunArguments(checked, workdir or Path("runs") / name, overwrite, data_dir)
 
     return train
@@ -159,11 +164,12 @@ def evaluate(
     trained = mnistjax.load_weights(run)
     name = dataset or trained.config.dataset or trained.info.name
     data = mnistjax.load_dataset(name, data_dir=data_dir)
-    if data.info.num_classes != trained.info.num_classes:
-        raise mnistjax.ConfigError(
-            f"expected a data set of {trained.info.num_classes} classes, as in {run}, "
-            f"found {name} of {data.info.num_classes}"
-        )
+    for what in ("num_classes", "image_shape"):
+        expected, found = getattr(trained.info, what), getattr(data.info, what)
+        if expected != found:
+            raise mnistjax.ConfigError(
+                f"expected a data set of {what} {expected}, as in {run}, found {name} of {found}"
+            )
     metrics = mnistjax.evaluate(trained.model, trained.variables, data.test)
     figures = metrics.compute()
     print(f"model    {trained.model.name}, from {run}")
@@ -198,8 +204,8 @@ def datasets() -> None:
 
 
 def recipes() -> None:
-    """List the recipes, and the published MNIST accuracy that each is to reach."""
-    table = _table("recipe", "epochs", "batch", "published", "network and training")
+    """List the recipes, and the MNIST accuracy that each is to reach."""
+    table = _table("recipe", "epochs", "batch", "target", "network and training")
     for name, recipe in mnistjax.RECIPES.items():
         target = f"{recipe.target:g} % {recipe.measured_on}"
         epochs = f"{recipe.config.epochs:g}"

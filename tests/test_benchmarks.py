@@ -19,6 +19,7 @@ import mnistjax
 # The benchmarks are scripts: Python finds what lies beside one when it starts it.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import accuracy
 import conditions
 import flops
 import fresh_process
@@ -254,3 +255,14 @@ def test_throughput_table_of_the_readme():
     expected = "| `mlp` | 2 x chip | float32 | 8 | 1,234 | 1,234 | 12% | 1,234 |"
     assert last == expected
     assert "| 12% |  |" in readme.throughput_table(rows[:2])
+
+
+def test_new_accuracy_rows_replace_old_ones_and_no_others():
+    old = [{"recipe": "mlp", "seed": 0, "a": 1}, {"recipe": "softmax", "seed": 0, "a": 1}]
+    new = [{"recipe": "mlp", "seed": 1, "a": 2}, {"recipe": "mlp", "seed": 0, "a": 2}]
+    rows = accuracy.merge(old, new)
+    assert [(row["recipe"], row["seed"], row["a"]) for row in rows] == [
+        ("softmax", 0, 1),
+        ("mlp", 0, 2),
+        ("mlp", 1, 2),
+    ]

@@ -125,7 +125,7 @@ def test_the_help_names_every_command_and_its_purpose(capsys):
         (["--epochs", "2", "--steps", "3"], "give epochs (2.0) or steps (3), not both"),
         (["--epochs", "-1"], "epochs must be positive and at most 1,000,000, found -1.0"),
         (["--epochs", "nan"], "epochs must be positive and at most 1,000,000, found nan"),
-        (["--steps", "0"], "steps must be at least 1, found 0"),
+        (["--steps", "0"], "steps must be from 1 to 2^31 - 1, found 0"),
         (["--warmup", "1"], "warmup must be in [0, 1), found 1.0"),
         (["--label-smoothing", "1.5"], "label_smoothing must be in [0, 1), found 1.5"),
         (["--validation-fraction", "-0.1"], "validation_fraction must be in [0, 1), found -0.1"),
@@ -193,7 +193,7 @@ def test_a_data_set_of_other_classes_is_one_line(run, tmp_path, capsys):
     )
     status, out, err = ending(capsys, "evaluate", run, "--dataset", tmp_path)
     assert_one_line(status, out, err)
-    assert "expected a data set of 10 classes" in err
+    assert "expected a data set of num_classes 10" in err
 
 
 def test_a_named_data_set_that_cannot_be_had_is_one_line(tmp_path, capsys, monkeypatch):

@@ -26,7 +26,7 @@ PIXELS = "from 0 to 28 pixels"
 # Setting, what its error says, values that are just allowed, values that are just not.
 BOUNDS = [
     ("epochs", "positive and at most 1,000,000", [1e-3, 1e6], [0, -1, 1e6 + 1]),
-    ("steps", "at least 1", [1, 10**9], [0, -1]),
+    ("steps", "from 1 to 2^31 - 1", [1, 2**31 - 1], [0, -1, 2**31]),
     ("batch_size", "at least 1", [1, 10**6], [0, -1]),
     ("seed", "from 0 to 2^32 - 1", [0, 2**32 - 1], [-1, 2**32]),
     ("learning_rate", "positive", [1e-9, 1e9], [0, -1e-3]),

@@ -98,7 +98,7 @@ def test_a_damaged_gzip_file_raises_or_gives_the_right_array(position, flip):
 def test_a_missing_file_and_a_folder_are_said(tmp_path):
     with pytest.raises(DatasetNotFoundError, match=f"found none at {tmp_path}/nothing"):
         read_idx(tmp_path / "nothing")
-    with pytest.raises(DataFormatError, match=f"found a folder at {tmp_path}"):
+    with pytest.raises(DataFormatError, match=f"found {tmp_path}: Is a directory"):
         read_idx(tmp_path)
 
 
@@ -238,3 +238,12 @@ def test_the_real_files_are_read(mnist_dir):
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
     ]  # fmt: skip
     assert round(float(images.mean()) / 255, 4) == 0.1307
+
+
+def test_a_path_through_a_file_is_no_data_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for read in (read_idx, read_kaggle_csv, kaggle_csv_is_labelled):
+        with pytest.raises(
+            DataFormatError, match=f"expected a readable data file, found {tmp_path}"
+        ):
+            read(tmp_path / "file" / "images")

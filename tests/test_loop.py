@@ -25,6 +25,7 @@ from mnistjax import (
     load_weights,
     read_result,
 )
+from mnistjax.training.rundir import claim_run_directory
 
 RUN_FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors"}
 PROMISED = {
@@ -268,6 +269,59 @@ def test_a_setting_that_does_not_go_with_the_data_is_refused_before_anything_is_
     assert not (tmp_path / "run").exists()
 
 
+def test_of_two_runs_that_start_at_once_one_is_refused(tmp_path, monkeypatch):
+    """The other has looked into the directory just before this one claims it."""
+    claim_run_directory(tmp_path, CONFIG)
+    monkeypatch.setattr(type(tmp_path), "exists", lambda path: False)
+    with pytest.raises(RunError, match=r"without a run, found .*config.json"):
+        claim_run_directory(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize("error", [PermissionError, OSError])
+def test_a_directory_that_cannot_be_written_is_refused(tmp_path, monkeypatch, error):
+    def refuse(path, *args, **options):
+        raise error("no")
+
+    monkeypatch.setattr(type(tmp_path), "open", refuse)
+    with pytest.raises(RunError, match=r"expected a writable work directory, found .*: no"):
+        fit(CONFIG, dataset(), workdir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_and_a_folder_in_the_place_of_a_file_are_refused(tmp_path):
+    with pytest.raises(RunError, match="expected a writable work directory"):
+        fit(CONFIG, dataset(), workdir=tmp_path / ("x" * 300))
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(RunError, match="expected a writable work directory"):
+        fit(CONFIG, dataset(), workdir=tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize("side", [4, 8])
+def test_images_too_small_for_the_network_are_refused_before_anything_is_written(tmp_path, side):
+    images = np.zeros((40, side, side, 1), np.uint8)
+    split = Split(images, np.arange(40, dtype=np.int32) % 4)
+    small = Dataset(split, split, DatasetInfo("small", 4, image_shape=(side, side, 1)))
+    with pytest.raises(ConfigError, match=f"model 'cnn' does not fit images of shape .{side}, "):
+        fit(CONFIG.replace(model="cnn"), small, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_steps_than_the_counter_can_count_are_refused():
+    with pytest.raises(ConfigError, match="expected at most 2147483647 steps"):
+        fit(CONFIG.replace(epochs=1e6, batch_size=1).replace(epochs=1e6), many_images())
+
+
+def many_images():
+    """As many images as make 10^6 epochs of one-image steps too many."""
+    split = Split(np.zeros((3000, 1, 1, 1), np.uint8), np.arange(3000, dtype=np.int32) % 4)
+    return Dataset(split, split, DatasetInfo("many", 4, image_shape=(1, 1, 1)))
+
+
+def test_settings_that_name_another_data_set_are_refused():
+    with pytest.raises(ConfigError, match="name data set 'mnist', found 'squares'"):
+        fit(CONFIG.replace(dataset="mnist"), dataset())
+
+
 def test_callbacks_are_called_in_order(run):
     calls = []
     result = fit(CONFIG, dataset(), callbacks=[Recorder(calls, "a"), Recorder(calls, "b")])
@@ -310,10 +364,8 @@ def test_the_embedded_digits_are_learned():
 
 
 @pytest.mark.mnist
-def test_an_epoch_on_the_real_images(mnist_dir):
-    config = TrainConfig(
-        model="cnn", epochs=1, batch_size=128, learning_rate=4e-3, schedule="one-cycle"
-    )
-    result = fit(config, load_dataset("mnist", data_dir=mnist_dir, download=False)).result
+def test_a_recipe_reaches_its_accuracy_on_the_real_images(mnist_dir):
+    data = load_dataset("mnist", data_dir=mnist_dir, download=False)
+    result = fit(mnistjax.get_recipe("speed"), data).result
     assert result["test_count"] == 10_000
-    assert result["test_accuracy"] >= 0.98
+    assert result["test_accuracy"] >= mnistjax.RECIPES["speed"].target / 100

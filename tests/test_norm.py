@@ -157,3 +157,10 @@ def test_the_bias_of_the_layer_before_may_be_given_apart(train):
     assert_close(outputs, normalise(variables, x + input_bias[None, None, None], train=train))
     # The batch's own statistics take it out again: to the last bit, not but for rounding.
     assert (gradient == 0).all() == train
+
+
+def test_a_batch_that_is_all_padding_changes_nothing():
+    x, variables = make(SHAPES[1])
+    y, updates = normalise(variables, x, mask=jnp.zeros(len(x), bool))
+    assert jnp.all(jnp.isfinite(y))
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])

@@ -248,3 +248,11 @@ def test_a_batch_of_padding_alone_moves_nothing():
     np.testing.assert_array_equal(new.params["weights"], state.params["weights"])
     assert metrics.count == 0
     assert new.step == 1
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_state_and_a_step_that_disagree_on_the_average_are_refused(kept):
+    optimizer = optax.sgd(0.1)
+    step = make_train_step(linear_model(), optimizer, ema_decay=None if kept else 0.9)
+    with pytest.raises(ValueError, match=f"expected a state with ema={not kept}"):
+        step(start(optimizer, ema=kept), None)

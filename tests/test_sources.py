@@ -252,15 +252,24 @@ def test_without_a_name_mnist_is_loaded_where_it_is(data_dir):
 
 
 @pytest.mark.parametrize("name", ["mnist", None])
+@pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize("by_variable", [True, False])
-def test_a_folder_that_was_named_and_is_none_is_an_error(tmp_path, monkeypatch, name, by_variable):
+def test_a_folder_that_was_named_and_is_none_is_an_error(
+    tmp_path, monkeypatch, name, by_variable, download
+):
     """Also without a name: a mistyped folder must not end in other data."""
     typo = tmp_path / "typo"
     if by_variable:
         monkeypatch.setenv("MNISTJAX_DATA_DIR", str(typo))
     with pytest.raises(DatasetNotFoundError, match=rf"{typo}"):
-        load_dataset(name, data_dir=None if by_variable else typo, download=False)
+        load_dataset(name, data_dir=None if by_variable else typo, download=download)
     assert not typo.exists()
+
+
+def test_a_file_is_no_data_set(tmp_path):
+    (tmp_path / "train.csv").write_text("label")
+    with pytest.raises(DatasetNotFoundError, match=r"or a folder with .*, found file .*train.csv"):
+        load_dataset(tmp_path / "train.csv")
 
 
 @pytest.mark.parametrize("name", ["mnist", None])

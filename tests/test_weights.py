@@ -256,3 +256,11 @@ def test_a_result_that_cannot_be_read_is_refused(tmp_path, text, message):
         read_result(tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_a_dtype_that_numpy_lacks_is_refused(tmp_path):
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
+    with pytest.raises(RunError, match=f"found no format at all, in {path}"):
+        load_weights(path)

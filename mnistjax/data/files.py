@@ -99,8 +99,12 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         raise DatasetNotFoundError(f"expected a data file, found none at {path}") from None
-    except IsADirectoryError:
-        raise DataFormatError(f"expected a data file, found a folder at {path}") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: PathLike, error: OSError) -> DataFormatError:
+    return DataFormatError(f"expected a readable data file, found {path}: {error.strerror}")
 
 
 def _gunzip(data: bytes, where: str) -> bytes:
@@ -296,15 +300,17 @@ def kaggle_csv_is_labelled(path: PathLike) -> bool:
     Raises:
         DataFormatError: if the header is not one that `read_kaggle_csv` knows.
     """
-    with open(path, "rb") as file:
-        compressed = file.read(2) == _GZIP_MAGIC
     try:
+        with open(path, "rb") as file:
+            compressed = file.read(2) == _GZIP_MAGIC
         with gzip.open(path) if compressed else open(path, "rb") as file:
             header = file.readline().decode("utf-8", "replace")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataFormatError(
             f"expected a sound gzip file, found a damaged one, {path}: {error}"
         ) from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
     return _check_header(header.strip().split(","), str(path))[0] == "label"
 
 

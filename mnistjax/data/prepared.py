@@ -66,7 +66,7 @@ def _file_format(path: Path) -> str:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         return str(description.get("fileFormat", "tfrecord"))
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise DataFormatError(
             f"expected the description of a prepared data set, found {error} in {path}"
         ) from None

@@ -63,9 +63,8 @@ def load_dataset(
     root = data_directory(data_dir)
     if name is None:
         # A folder that was named and mistyped must not pass for "there is no MNIST".
-        if (data_dir or os.environ.get("MNISTJAX_DATA_DIR")) and not (download or root.exists()):
-            raise DatasetNotFoundError(f"expected the data directory {root}, found nothing there")
-        return _load_default(root, download=download)
+        mistyped = bool(data_dir or os.environ.get("MNISTJAX_DATA_DIR")) and not root.exists()
+        return _load_default(root, download=download, fall_back=not mistyped)
     if name == "digits":
         return _load_digits("scikit-learn digits, embedded")
     if str(name) in DATASETS:
@@ -73,6 +72,11 @@ def load_dataset(
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _load_folder(folder)
+    if folder.exists():
+        raise DatasetNotFoundError(
+            "expected the name of a data set, or a folder with IDX or CSV files, "
+            f"found file {folder}"
+        )
     raise UnknownNameError("dataset", str(name), DATASETS)
 
 
@@ -93,10 +97,12 @@ def data_directory(data_dir: PathLike | None = None) -> Path:
     return root
 
 
-def _load_default(root: Path, *, download: bool) -> Dataset:
+def _load_default(root: Path, *, download: bool, fall_back: bool) -> Dataset:
     try:
         return _load_registered(DATASETS["mnist"], root, download=download)
     except DatasetNotFoundError:
+        if not fall_back:
+            raise
         # Why is half a page; whoever names the data set is told.
         return _load_digits(
             f"scikit-learn digits, embedded: mnist was not found in {root} and not downloaded; "

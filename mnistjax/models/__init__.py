@@ -8,6 +8,7 @@ from mnistjax.models.model import count_parameters as count_parameters
 from mnistjax.models.model import from_linen as from_linen
 from mnistjax.models.norm import BatchNorm as BatchNorm
 from mnistjax.models.ops import conv as conv
+from mnistjax.models.ops import conv_general_dilated as conv_general_dilated
 from mnistjax.models.ops import conv_pool as conv_pool
 from mnistjax.models.ops import max_pool as max_pool
 from mnistjax.models.registry import MODELS as MODELS

@@ -51,27 +51,28 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
         running_var = self.variable("batch_stats", "var", jnp.ones, features)
         if train:
-            mean, var = batch_moments(x, mask, axis_name)
-            running_mean.value = self._decay(running_mean.value, mean + input_bias)
-            running_var.value = self._decay(running_var.value, var)
+            mean, var, count = batch_moments(x, mask, axis_name)
+            # A batch that is all padding leaves the running statistics as they are.
+            keep = jnp.where(count > 0, self.momentum, 1.0)
+            running_mean.value = keep * running_mean.value + (1 - keep) * (mean + input_bias)
+            running_var.value = keep * running_var.value + (1 - keep) * var
         else:
             mean, var = running_mean.value - input_bias, running_var.value
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
         y = x * lift(gain, x) + lift(bias - mean * gain, x)
         return y.astype(self.dtype)
 
-    def _decay(self, running: jax.Array, batch: jax.Array) -> jax.Array:
-        return self.momentum * running + (1 - self.momentum) * batch
-
 
 def batch_moments(
     x: jax.Array, mask: jax.Array | None, axis_name: str | None
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns float32 mean and (biased) variance [F] of `x` [B, ..., F] over all but its last axis.
+
+    The third is the count that they stem from; where it is 0, both are 0.
 
     Args:
         x: activations.
-        mask: bool [B] or None; False rows do not count. At least one row must count.
+        mask: bool [B] or None; False rows do not count.
         axis_name: mapped axis to sum over, or None.
     """
     x = x.astype(jnp.float32)
@@ -85,8 +86,9 @@ def batch_moments(
         jnp.sum(weights) * per_row,
     )
     total, total_of_squares, count = jax.lax.psum(sums, axis_name) if axis_name else sums
-    mean = total / count
-    return mean, jnp.maximum(total_of_squares / count - jnp.square(mean), 0.0)
+    divisor = jnp.maximum(count, 1.0)
+    mean = total / divisor
+    return mean, jnp.maximum(total_of_squares / divisor - jnp.square(mean), 0.0), count
 
 
 def lift(vector: jax.Array, like: jax.Array) -> jax.Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -125,8 +124,8 @@ class TrainConfig:
         """Returns a copy with some settings changed, checked as a new one is.
 
         Raises:
-            ConfigError: there is no such setting, or its value is out of bounds.
-            UnknownNameError: a name that does not exist.
+            ConfigError: a setting is out of its bounds.
+            UnknownNameError: there is no such setting, or no such model, optimizer or schedule.
         """
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
@@ -160,7 +159,8 @@ class TrainConfig:
 
 
 DEFAULT_EPOCHS = 10.0
-_HUGE = sys.float_info.max
+MOST_STEPS = 2**31 - 1  # The step counter is an int32.
+_HUGE = 3e38  # About the largest float32.
 _TINY = 1e-12
 _BELOW_ONE = 1 - 1e-9
 
@@ -169,7 +169,7 @@ _INTEGERS = frozenset({"steps", "batch_size", "seed", "shift", "cutout", "patien
 # Lowest and highest value, and how to say it.
 _BOUNDS: Mapping[str, tuple[float, float, str]] = {
     "epochs": (_TINY, 1e6, "positive and at most 1,000,000"),
-    "steps": (1, 1e12, "at least 1"),
+    "steps": (1, MOST_STEPS, "from 1 to 2^31 - 1"),
     "batch_size": (1, 1e9, "at least 1"),
     "seed": (0, 2**32 - 1, "from 0 to 2^32 - 1"),
     "learning_rate": (_TINY, _HUGE, "positive"),

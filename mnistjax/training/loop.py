@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from mnistjax.data import Dataset
 from mnistjax.errors import NonFiniteLossError
-from mnistjax.models import Model, count_parameters
+from mnistjax.models import Model
 from mnistjax.training.callbacks import Callback
 from mnistjax.training.config import TrainConfig
 from mnistjax.training.metrics import Metrics
@@ -205,15 +205,10 @@ def _description(plan: Plan) -> Row:
     """What is known of a run before it starts."""
     device = jax.devices()[0]
     cores = f"cpu, {os.cpu_count()} cores"
-    shapes = jax.eval_shape(
-        plan.model.init,
-        jax.random.key(0),
-        jax.ShapeDtypeStruct((1, *plan.dataset.info.image_shape), jnp.float32),
-    )
     return {
         "recipe": plan.config.recipe,
         "model": plan.config.model,
-        "parameters": count_parameters(shapes),
+        "parameters": plan.parameters,
         "dataset": plan.dataset.info.name,
         "source": plan.dataset.source,
         "seed": plan.config.seed,
@@ -232,7 +227,7 @@ def _figures(plan: Plan, state: TrainState, history: list[Row], test: Metrics) -
     """What a run reached. `train_accuracy` is the running one of the last epoch."""
     kept = next(row for row in history if row["step"] == int(state.step))
     train_seconds = sum(row["train_seconds"] for row in history)
-    steps = history[-1]["step"]
+    images = sum(row["images_per_second"] * row["train_seconds"] for row in history)
     return {
         "epochs": kept["epoch"],
         "steps": int(state.step),
@@ -242,7 +237,7 @@ def _figures(plan: Plan, state: TrainState, history: list[Row], test: Metrics) -
         "validation_loss": kept["validation_loss"],
         **_prefixed("test", test),
         "train_seconds": train_seconds,
-        "images_per_second": steps / plan.steps_per_epoch * len(plan.train) / train_seconds,
+        "images_per_second": images / train_seconds,
     }
 
 

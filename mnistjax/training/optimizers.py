@@ -32,7 +32,7 @@ def is_kernel(leaf: jax.Array) -> bool:
 
 
 OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
-    "sgd": partial(optax.sgd),
+    "sgd": optax.sgd,
     "momentum": partial(optax.sgd, momentum=0.9),
     "nesterov": partial(optax.sgd, momentum=0.9, nesterov=True),
     "adam": optax.adam,

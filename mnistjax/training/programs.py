@@ -13,15 +13,18 @@ import jax.numpy as jnp
 from jax.stages import Compiled
 
 from mnistjax.data import (
+    DATASETS,
     Dataset,
+    DatasetInfo,
     Split,
     epoch_order,
     split_validation,
     steps_per_epoch,
 )
-from mnistjax.models import Model, Variables
+from mnistjax.errors import ConfigError
+from mnistjax.models import Model, Variables, count_parameters
 from mnistjax.training.build import build_augment, build_model, build_optimizer
-from mnistjax.training.config import TrainConfig
+from mnistjax.training.config import MOST_STEPS, TrainConfig
 from mnistjax.training.evaluation import evaluate_chunks, jitted_evaluation, make_chunks
 from mnistjax.training.metrics import Metrics
 from mnistjax.training.state import TrainState, create_train_state
@@ -40,6 +43,7 @@ class Plan:
         model: the network.
         steps_per_epoch: updates in which every training image is seen once.
         steps: length of the run in updates.
+        parameters: number of scalars of the network, running statistics included.
     """
 
     config: TrainConfig
@@ -49,6 +53,7 @@ class Plan:
     model: Model
     steps_per_epoch: int
     steps: int
+    parameters: int
 
 
 def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
@@ -57,12 +62,30 @@ def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
     Raises:
         ConfigError: a setting does not go with this data set.
     """
+    info = dataset.info
+    if config.dataset in DATASETS and config.dataset != info.name:
+        raise ConfigError(f"the settings name data set {config.dataset!r}, found {info.name!r}")
     train, validation = split_validation(
         dataset.train, config.validation_fraction, seed=config.seed
     )
     per_epoch = steps_per_epoch(len(train), config.batch_size)
-    model = build_model(config, dataset.info)
-    return Plan(config, dataset, train, validation, model, per_epoch, config.num_steps(per_epoch))
+    steps = config.num_steps(per_epoch)
+    if steps > MOST_STEPS:
+        raise ConfigError(f"expected at most {MOST_STEPS} steps, found {steps}")
+    model = build_model(config, info)
+    parameters = _count_parameters(model, info)
+    return Plan(config, dataset, train, validation, model, per_epoch, steps, parameters)
+
+
+def _count_parameters(model: Model, info: DatasetInfo) -> int:
+    images = jax.ShapeDtypeStruct((1, *info.image_shape), jnp.float32)
+    try:
+        return count_parameters(jax.eval_shape(model.init, jax.random.key(0), images))
+    except (ArithmeticError, ValueError) as error:
+        raise ConfigError(
+            f"model {model.name!r} does not fit images of shape {info.image_shape}, as those of "
+            f"{info.name!r}: {error}"
+        ) from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,24 +32,34 @@ def claim_run_directory(
     Raises:
         RunError: it holds a run already, is no directory, or cannot be written to.
     """
-    path = Path(workdir)
-    held = [name for name in (CONFIG, METRICS, RESULT, WEIGHTS) if (path / name).exists()]
-    if held and not overwrite:
-        raise RunError(
-            f"expected a work directory without a run, found {held[0]} in {path}: "
-            "name another one, or allow to overwrite it"
-        )
+    path = Path(workdir).expanduser()
     try:
+        held = [name for name in (CONFIG, METRICS, RESULT, WEIGHTS) if (path / name).exists()]
+        if held and not overwrite:
+            raise _holds_a_run(path, held[0])
         path.mkdir(parents=True, exist_ok=True)
-        # Permission bits do not tell (root, read-only mounts): only writing does.
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        for name in held:
+            (path / name).unlink()
+        _claim(path)
+        write_text_atomically(path / CONFIG, config.to_json())
     except OSError as error:
         raise RunError(f"expected a writable work directory, found {path}: {error}") from error
-    for name in held:
-        (path / name).unlink()
-    write_text_atomically(path / CONFIG, config.to_json())
     return path
+
+
+def _claim(path: Path) -> None:
+    """Makes `config.json` exclusively: of two runs that start at one instant one is refused."""
+    try:
+        (path / CONFIG).open("x").close()
+    except FileExistsError as error:
+        raise _holds_a_run(path, CONFIG) from error
+
+
+def _holds_a_run(path: Path, name: str) -> RunError:
+    return RunError(
+        f"expected a work directory without a run, found {name} in {path}: "
+        "name another one, or allow to overwrite it (--overwrite)"
+    )
 
 
 def write_metrics(workdir: Path, history: Sequence[Mapping[str, Any]]) -> None:

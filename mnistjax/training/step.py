@@ -59,13 +59,18 @@ def make_train_step(
 
     Returns:
         `(state, batch) -> (state, metrics)`. The metrics are those of the whole batch, before the
-        update, of the plain cross-entropy.
+        update, of the plain cross-entropy. It raises ValueError for a state that keeps a moving
+        average where the step does not, or the other way round.
     """
 
     def total(tree: PyTree) -> PyTree:
         return jax.lax.psum(tree, axis_name) if axis_name else tree
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        if (ema_decay is None) != (state.ema_params is None):
+            raise ValueError(
+                f"expected a state with ema={ema_decay is not None}, as ema_decay is {ema_decay}"
+            )
         augment_key, dropout_key = jax.random.split(_step_key(state, axis_name))
         images = scale_pixels(batch.images)
         if augment is not None:

@@ -19,6 +19,7 @@ from mnistjax.errors import RunError, RunNotFoundError
 from mnistjax.models import Model, Variables
 from mnistjax.training.build import build_model
 from mnistjax.training.config import TrainConfig
+from mnistjax.training.rundir import WEIGHTS
 
 _FORMAT = "mnistjax-1"
 
@@ -76,7 +77,7 @@ def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
             network that it names.
     """
     file = Path(path)
-    file = file / "weights.safetensors" if file.is_dir() else file
+    file = file / WEIGHTS if file.is_dir() else file
     if not file.is_file():
         raise RunNotFoundError(f"expected a run directory or a weights file, found no file {file}")
     tensors, metadata = _read(file)
@@ -97,9 +98,11 @@ def _read(file: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
 
     try:
         with safe_open(file, "numpy") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            metadata = opened.metadata() or {}
+            # A file of another origin may hold dtypes that numpy lacks: it is refused unread.
+            names = opened.keys() if metadata.get("format") == _FORMAT else []
+            return {name: opened.get_tensor(name) for name in names}, metadata
+    except (SafetensorError, OSError, AttributeError, TypeError) as error:
         raise RunError(f"expected a safetensors file, found {file}: {error}") from error
 
 
