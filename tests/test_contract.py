@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,9 +170,7 @@ def assert_close(actual, expected, start):
 
 
 def assert_equal(actual, expected):
-    jax.tree.map(
-        np.testing.assert_array_equal, jax.tree.map(raw, actual), jax.tree.map(raw, expected)
-    )
+    chex.assert_trees_all_equal(jax.tree.map(raw, actual), jax.tree.map(raw, expected))
 
 
 def raw(leaf):

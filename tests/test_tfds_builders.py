@@ -75,6 +75,19 @@ def test_the_builder_of_tfds_reads_it(prepared):
     assert_same_examples((images, labels), TEST)
 
 
+@pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
+def test_the_other_sets_of_the_family_are_prepared_as_their_files_hold_them(tmp_path, name):
+    info = DATASETS[name]
+    with serving(FILES) as server:
+        prepared = prepare(info, tmp_path, url=server.url, checksums=SUMS)
+    assert prepared.label == f"{name}/3.0.1"
+    train, test = read_prepared(prepared)
+    assert_same_examples(train, TRAIN)
+    assert_same_examples(test, TEST)
+    names = (prepared.path / "label.labels.txt").read_text().splitlines()
+    assert names == list(info.class_names)
+
+
 def test_a_second_time_nothing_is_fetched(tmp_path):
     with serving(FILES) as server:
         first = prepare(MNIST, tmp_path, url=server.url, checksums=SUMS)
