@@ -77,13 +77,7 @@ class Case:
             key=jax.random.key(0),
             ema=self.config.ema_decay is not None,
         )
-        step = mnistjax.make_train_step(
-            self.model,
-            optimizer,
-            augment=mnistjax.build_augment(self.config),
-            label_smoothing=self.config.label_smoothing,
-            ema_decay=self.config.ema_decay,
-        )
+        step = mnistjax.build_train_step(self.config, self.model, optimizer)
         return step, self.place(state)
 
 

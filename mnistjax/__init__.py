@@ -67,6 +67,7 @@ from mnistjax.training import TrainState as TrainState
 from mnistjax.training import build_augment as build_augment
 from mnistjax.training import build_model as build_model
 from mnistjax.training import build_optimizer as build_optimizer
+from mnistjax.training import build_train_step as build_train_step
 from mnistjax.training import create_train_state as create_train_state
 from mnistjax.training import evaluate as evaluate
 from mnistjax.training import fit as fit

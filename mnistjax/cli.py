@@ -108,8 +108,10 @@ def _run_flags(default: mnistjax.TrainConfig, words: Sequence[str]) -> Callable[
     if _has_flag("steps", words) and not _has_flag("epochs", words):
         values["epochs"] = None
 
+    settings = _Settings(**values)
+
     def train(
-        config: _Settings = _Settings(**values),  # noqa: B008 - tyro shows it as the default
+        config: _Settings = settings,
         workdir: Path | None = None,
         overwrite: bool = False,
         data_dir: Path | None = None,

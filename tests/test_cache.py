@@ -208,7 +208,7 @@ def test_concurrent_readers_and_writers_all_get_the_arrays(data_dir):
                 os.utime(data_dir / "source", ns=(seed, step))
             try:
                 assert_same(load(data_dir, Decoder()))
-            except Exception as error:
+            except Exception as error:  # whatever it is, the main thread is to see it
                 failures.append(error)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]

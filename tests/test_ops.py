@@ -167,7 +167,9 @@ def test_eager_jit_scan_pmap_and_mesh_agree(road, op):
     shards = x.reshape(4, 2, *x.shape[1:])
 
     def scanned(x, kernel):
-        add = lambda total, part: (total + gradient(part, kernel), None)  # noqa: E731
+        def add(total, part):
+            return total + gradient(part, kernel), None
+
         return lax.scan(add, jnp.zeros_like(kernel), x)[0]
 
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

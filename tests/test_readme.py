@@ -79,3 +79,5 @@ def test_help_lists_every_setting(capsys):
     text = capsys.readouterr().out
     for name in mnistjax.TrainConfig.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in text
+    words = set(re.findall(r"[\w-]+", text))
+    assert {*mnistjax.MODELS, *mnistjax.OPTIMIZERS, *mnistjax.SCHEDULES} <= words

@@ -75,8 +75,10 @@ def assert_holds(dataset, train, test):
 
 def assert_holds_shuffled(dataset, train, test):
     for split, (images, labels) in ((dataset.train, train), (dataset.test, test)):
-        found = sorted((i.tobytes(), int(n)) for i, n in zip(split.images, split.labels))  # noqa: B905
-        assert found == sorted((i.tobytes(), int(n)) for i, n in zip(images, labels))  # noqa: B905
+        found = sorted(
+            (i.tobytes(), int(n)) for i, n in zip(split.images, split.labels, strict=True)
+        )
+        assert found == sorted((i.tobytes(), int(n)) for i, n in zip(images, labels, strict=True))
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -279,7 +279,7 @@ def test_damaged_records_raise_or_are_right(prepared, tmp_path_factory, split, p
     try:
         found = read_prepared(damaged)
     except DataFormatError as error:
-        assert str(folder) in str(error)  # noqa: PT017
+        assert str(folder) in str(error)  # noqa: PT017 - damage may also be harmless
         return
     assert_same_examples(found[0], TRAIN)
     assert_same_examples(found[1], TEST)

@@ -51,7 +51,7 @@ def saved(tmp_path):
 
 def content(path):
     with safe_open(path, "numpy") as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
+        return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118 - no iterator
 
 
 def rewrite(path, tensors=lambda tensors: tensors, **metadata):

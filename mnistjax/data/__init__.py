@@ -1,6 +1,6 @@
 """Where the pixels come from: data sets by name, strict readers, batches, augmentation."""
 
-from mnistjax.data.augment import AugmentFn as AugmentFn
+from mnistjax.data.augment import Augment as Augment
 from mnistjax.data.augment import compose as compose
 from mnistjax.data.augment import cutout as cutout
 from mnistjax.data.augment import elastic as elastic

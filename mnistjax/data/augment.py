@@ -7,16 +7,21 @@ strength with `functools.partial`, and chain several with `compose`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-AugmentFn = Callable[..., jax.Array]
+
+class Augment(Protocol):
+    """A random change of images, with its strength already given."""
+
+    def __call__(self, images: jax.Array, *, key: jax.Array) -> jax.Array:
+        """Maps float images [B, H, W, C] in [0, 1] to images of the same shape."""
 
 
-def compose(*augments: AugmentFn) -> AugmentFn:
+def compose(*augments: Augment) -> Augment:
     """Returns the augmentation that applies `augments` one after the other, each with its own key.
 
     Args:

@@ -171,4 +171,5 @@ def _host_batch(split: Split, indices: np.ndarray) -> Batch:
     labels = np.zeros(len(indices), split.labels.dtype)
     images[mask] = split.images[indices[mask]]
     labels[mask] = split.labels[indices[mask]]
+    # NumPy arrays as yet: device_put makes them jax's.
     return Batch(images, labels, mask)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from mnistjax.models.cnn import CNN as CNN
 from mnistjax.models.dense import MLP as MLP
 from mnistjax.models.model import Model as Model
+from mnistjax.models.model import PyTree as PyTree
 from mnistjax.models.model import Variables as Variables
 from mnistjax.models.model import count_parameters as count_parameters
 from mnistjax.models.model import from_linen as from_linen

@@ -62,8 +62,8 @@ def create_model(name: str, **overrides: Any) -> Model:
     if name not in MODELS:
         raise UnknownNameError("model", name, MODELS)
     build = MODELS[name]
-    module_class = build.func if isinstance(build, functools.partial) else build
-    known = {field.name for field in dataclasses.fields(module_class)} - {"parent", "name"}  # type: ignore[arg-type]
+    module_class: Any = build.func if isinstance(build, functools.partial) else build
+    known = {field.name for field in dataclasses.fields(module_class)} - {"parent", "name"}
     for key in overrides:
         if key not in known:
             raise ConfigError(

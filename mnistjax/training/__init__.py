@@ -3,6 +3,7 @@
 from mnistjax.training.build import build_augment as build_augment
 from mnistjax.training.build import build_model as build_model
 from mnistjax.training.build import build_optimizer as build_optimizer
+from mnistjax.training.build import build_train_step as build_train_step
 from mnistjax.training.callbacks import Callback as Callback
 from mnistjax.training.callbacks import ProgressBar as ProgressBar
 from mnistjax.training.config import TrainConfig as TrainConfig

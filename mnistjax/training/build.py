@@ -1,4 +1,4 @@
-"""From a configuration to the network, the optimizer and the augmentation that it names."""
+"""From a configuration to the network, optimizer, augmentation and train step that it names."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from functools import partial
 import optax
 
 from mnistjax.data import DatasetInfo
-from mnistjax.data.augment import AugmentFn, compose, cutout, elastic, random_affine, random_shift
+from mnistjax.data.augment import Augment, compose, cutout, elastic, random_affine, random_shift
 from mnistjax.models import Model, create_model
 from mnistjax.training.config import TrainConfig
 from mnistjax.training.optimizers import make_optimizer, make_schedule
+from mnistjax.training.step import TrainStep, make_train_step
 
 
 def build_model(config: TrainConfig, info: DatasetInfo) -> Model:
@@ -32,9 +33,9 @@ def build_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransforma
     )
 
 
-def build_augment(config: TrainConfig) -> AugmentFn | None:
+def build_augment(config: TrainConfig) -> Augment | None:
     """Returns the augmentation of a configuration, or None where it asks for none."""
-    parts: list[AugmentFn] = []
+    parts: list[Augment] = []
     if config.rotate or config.scale:
         # One resampling for all three: each would blur a little more.
         parts.append(
@@ -47,3 +48,16 @@ def build_augment(config: TrainConfig) -> AugmentFn | None:
     if config.cutout:
         parts.append(partial(cutout, size=config.cutout))
     return compose(*parts) if parts else None
+
+
+def build_train_step(
+    config: TrainConfig, model: Model, optimizer: optax.GradientTransformation
+) -> TrainStep:
+    """Returns the train step of a configuration, `(state, batch) -> (state, metrics)`."""
+    return make_train_step(
+        model,
+        optimizer,
+        augment=build_augment(config),
+        label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
+    )

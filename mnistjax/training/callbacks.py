@@ -15,8 +15,9 @@ class Callback:
         """Called once, before anything is compiled.
 
         Args:
-            run: `recipe, model, parameters, dataset, source, train_count, validation_count,
-                test_count, batch_size, steps, steps_per_epoch, device, workdir`.
+            run: `recipe, model, parameters, dataset, source, seed, train_count,
+                validation_count, test_count, batch_size, steps, steps_per_epoch, device,
+                device_count, workdir`.
         """
 
     def on_compiled(self, seconds: float) -> None:

@@ -34,8 +34,6 @@ from mnistjax.training.weights import save_weights
 # Long enough to make the dispatch of a stretch free, short enough to keep a progress bar alive.
 _STRETCH_SECONDS = 0.25
 
-Row = dict[str, Any]
-
 
 @dataclasses.dataclass(frozen=True)
 class FitResult:
@@ -51,8 +49,8 @@ class FitResult:
 
     state: TrainState
     model: Model
-    history: list[Row]
-    result: Row
+    history: list[dict[str, Any]]
+    result: dict[str, Any]
     workdir: Path | None
 
 
@@ -121,11 +119,11 @@ def fit(
 
 def _train(
     plan: Plan, programs: Programs, path: Path | None, callbacks: Sequence[Callback]
-) -> tuple[TrainState, list[Row]]:
+) -> tuple[TrainState, list[dict[str, Any]]]:
     """Trains all epochs; returns the last state, or the best one where patience is set."""
     state = programs.create_state()
     best, best_accuracy, waited = None, -1.0, 0
-    history: list[Row] = []
+    history: list[dict[str, Any]] = []
     for epoch in range(math.ceil(plan.steps / plan.steps_per_epoch)):
         state, row = _train_epoch(plan, programs, state, epoch, callbacks)
         history.append(row)
@@ -151,7 +149,7 @@ def _train_epoch(
     state: TrainState,
     epoch: int,
     callbacks: Sequence[Callback],
-) -> tuple[TrainState, Row]:
+) -> tuple[TrainState, dict[str, Any]]:
     """Trains one epoch in stretches, and measures it on the validation images."""
     begin = time.perf_counter()
     first = epoch * plan.steps_per_epoch
@@ -172,7 +170,7 @@ def _train_epoch(
         for callback in callbacks:
             callback.on_steps(first + done)
     seconds = time.perf_counter() - begin
-    row: Row = {
+    row: dict[str, Any] = {
         "epoch": (first + stop) / plan.steps_per_epoch,
         "step": first + stop,
         **_prefixed("train", metrics),
@@ -197,11 +195,11 @@ def _check_finite(plan: Plan, metrics: Metrics, what: str) -> None:
         )
 
 
-def _prefixed(split: str, metrics: Metrics) -> Row:
+def _prefixed(split: str, metrics: Metrics) -> dict[str, Any]:
     return {f"{split}_{name}": float(value) for name, value in metrics.compute().items()}
 
 
-def _description(plan: Plan) -> Row:
+def _description(plan: Plan) -> dict[str, Any]:
     """What is known of a run before it starts."""
     device = jax.devices()[0]
     cores = f"cpu, {os.cpu_count()} cores"
@@ -223,7 +221,9 @@ def _description(plan: Plan) -> Row:
     }
 
 
-def _figures(plan: Plan, state: TrainState, history: list[Row], test: Metrics) -> Row:
+def _figures(
+    plan: Plan, state: TrainState, history: list[dict[str, Any]], test: Metrics
+) -> dict[str, Any]:
     """What a run reached. `train_accuracy` is the running one of the last epoch."""
     kept = next(row for row in history if row["step"] == int(state.step))
     train_seconds = sum(row["train_seconds"] for row in history)

@@ -11,8 +11,7 @@ import jax
 import optax
 
 from mnistjax.errors import ConfigError, UnknownNameError
-
-PyTree = Any
+from mnistjax.models import PyTree
 
 
 def _muon_dimensions(params: PyTree) -> PyTree:

@@ -23,12 +23,12 @@ from mnistjax.data import (
 )
 from mnistjax.errors import ConfigError
 from mnistjax.models import Model, Variables, count_parameters
-from mnistjax.training.build import build_augment, build_model, build_optimizer
+from mnistjax.training.build import build_model, build_optimizer, build_train_step
 from mnistjax.training.config import MOST_STEPS, TrainConfig
 from mnistjax.training.evaluation import evaluate_chunks, jitted_evaluation, make_chunks
 from mnistjax.training.metrics import Metrics
 from mnistjax.training.state import TrainState, create_train_state
-from mnistjax.training.step import make_epoch_fn, make_train_step
+from mnistjax.training.step import make_epoch_fn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,13 +112,7 @@ def compile_programs(plan: Plan) -> Programs:
     """Compiles a run ahead of time, so that compilation and training can be told apart."""
     config, model = plan.config, plan.model
     optimizer = build_optimizer(config, plan.steps)
-    train_step = make_train_step(
-        model,
-        optimizer,
-        augment=build_augment(config),
-        label_smoothing=config.label_smoothing,
-        ema_decay=config.ema_decay,
-    )
+    train_step = build_train_step(config, model, optimizer)
     state_key, order_key = jax.random.split(jax.random.key(config.seed))
     images, labels = jnp.asarray(plan.train.images), jnp.asarray(plan.train.labels)
 

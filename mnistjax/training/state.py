@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from mnistjax.models import Model, Variables
-
-PyTree = Any
+from mnistjax.models import Model, PyTree, Variables
 
 
 @flax.struct.dataclass

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from mnistjax.data import Batch, take_batch
-from mnistjax.models import Model, Variables
+from mnistjax.data import Augment, Batch, take_batch
+from mnistjax.models import Model, PyTree, Variables
 from mnistjax.training.metrics import Metrics
 from mnistjax.training.state import TrainState
 
-PyTree = Any
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Variables, Batch], Metrics]
-
-
-class Augment(Protocol):
-    """A random change of images."""
-
-    def __call__(self, images: jax.Array, *, key: jax.Array) -> jax.Array:
-        """Maps float images [B, H, W, C] in [0, 1] to images of the same shape."""
 
 
 def scale_pixels(images: jax.Array) -> jax.Array:
@@ -87,9 +78,7 @@ def make_train_step(
                 mask=batch.mask,
                 axis_name=axis_name,
             )
-            targets = jax.nn.one_hot(batch.labels, logits.shape[-1])
-            targets = optax.smooth_labels(targets, label_smoothing)
-            losses = optax.softmax_cross_entropy(logits, targets)
+            losses = _cross_entropies(logits, batch.labels, label_smoothing)
             return jnp.sum(losses, where=batch.mask) / count, (logits, batch_stats)
 
         grads, (logits, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -110,6 +99,12 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def _cross_entropies(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> jax.Array:
+    """The loss of each row, float32 [B], in nats."""
+    targets = jax.nn.one_hot(labels, logits.shape[-1])
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
 
 
 def _step_key(state: TrainState, axis_name: str | None) -> jax.Array:
