@@ -1,0 +1,44 @@
+"""The command `mnistjax`: the door of the house, and its only `print` and `exit`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+import mnistjax
+from mnistjax.cli.listing import datasets, info, recipes
+from mnistjax.cli.measuring import evaluate
+from mnistjax.cli.runs import RunArguments as RunArguments
+from mnistjax.cli.runs import parse_run_arguments as parse_run_arguments
+from mnistjax.cli.runs import run_flags
+from mnistjax.cli.shell import FLAG_STYLE
+from mnistjax.cli.shell import one_line_errors as one_line_errors
+
+
+@one_line_errors
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line.
+
+    Args:
+        arguments: the words after `mnistjax`; those of the process if None.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    commands: dict[str, Callable[..., Any]] = {
+        "train": run_flags(mnistjax.get_recipe("cnn"), words),
+        "evaluate": evaluate,
+        "info": info,
+        "datasets": datasets,
+        "recipes": recipes,
+    }
+    asked = tyro.extras.subcommand_cli_from_dict(
+        commands,
+        prog="mnistjax",
+        description="Train small image classifiers in pure JAX.",
+        args=words,
+        config=FLAG_STYLE,
+    )
+    if isinstance(asked, RunArguments):
+        asked.run()
