@@ -12,11 +12,18 @@ from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from mnistjax.models.ops import conv, conv_general_dilated, conv_pool, max_pool
+from mnistjax.models.ops import (
+    conv,
+    conv_general_dilated,
+    conv_pool,
+    conv_windows,
+    max_pool,
+    max_windows,
+)
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-# One shape for each road: Winograd, and im2col with few channels and with a wide window.
-ROADS = {"winograd": (3, 8), "im2col": (3, 1), "wide": (5, 2)}
+# One shape for each road: 3x3 with channels to sum over, 3x3 of one channel, any other.
+ROADS = {"winograd": (3, 8), "direct": (3, 1), "im2col": (5, 2)}
 
 
 def lax_conv(x, kernel, *, padding):
@@ -30,6 +37,10 @@ def lax_pool(x, window=2):
 
 def lax_conv_pool(x, kernel, *, padding):
     return lax_pool(lax_conv(x, kernel, padding=padding))
+
+
+def windows_pool(x, kernel, *, padding):
+    return max_windows(conv_windows(x, kernel, padding=padding))
 
 
 def randoms(seed, *shapes, dtype=jnp.float32):
@@ -107,7 +118,7 @@ def test_max_pool_is_that_of_lax_also_in_ties(window, h, w, seed, dtype):
     [
         ("winograd", jnp.float64, 1e-13),
         ("winograd", jnp.bfloat16, 2e-2),
-        ("im2col", jnp.bfloat16, 2e-2),
+        ("direct", jnp.bfloat16, 2e-2),
     ],
 )
 def test_other_dtypes(road, dtype, tolerance):
@@ -126,12 +137,15 @@ def problem(road, batch=4):
     return randoms(0, (batch, 9, 8, channels), (size, size, channels, 4))
 
 
+OPS = {conv: lax_conv, conv_pool: lax_conv_pool, windows_pool: lax_conv_pool}
+
+
 def loss_of(op):
     """A smooth scalar of an op, whose second derivatives mix images and kernel."""
     return lambda x, kernel: jnp.sum(jnp.tanh(op(x, kernel, padding="SAME")))
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(conv, lax_conv), (conv_pool, lax_conv_pool)])
+@pytest.mark.parametrize(("ours", "theirs"), OPS.items())
 @pytest.mark.parametrize("road", ROADS)
 def test_forward_mode_and_hessian_vector_product(road, ours, theirs):
     x, kernel = problem(road)
@@ -146,7 +160,7 @@ def test_forward_mode_and_hessian_vector_product(road, ours, theirs):
     assert_close(derivatives(ours, *args), derivatives(theirs, *args), 1e-4)
 
 
-@pytest.mark.parametrize("op", [conv, conv_pool])
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("road", ROADS)
 def test_vmap_over_images_and_kernels_is_a_loop(road, op):
     (x, kernel), (others,) = problem(road), randoms(7, (3, *problem(road)[1].shape))
@@ -158,7 +172,7 @@ def test_vmap_over_images_and_kernels_is_a_loop(road, op):
         assert_close(jax.tree.map(lambda g: g[i], together), alone(xs[i], kernels[i]))  # noqa: B023
 
 
-@pytest.mark.parametrize("op", [conv, conv_pool])
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("road", ROADS)
 def test_eager_jit_scan_pmap_and_mesh_agree(road, op):
     x, kernel = problem(road, batch=8)
@@ -197,23 +211,47 @@ def lowered(f, *args, platform):
     return jax.jit(f).trace(*args).lower(lowering_platforms=(platform,)).as_text()
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_only_gradients_on_the_cpu_take_the_fast_road(op):
+    gradient, args = jax.grad(loss_of(op), (0, 1)), problem("winograd")
+    assert "stablehlo.convolution" not in lowered(gradient, *args, platform="cpu")
+    assert "stablehlo.convolution" in lowered(gradient, *args, platform="cuda")
+    assert "stablehlo.convolution" in lowered(gradient, *args, platform="tpu")
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 @pytest.mark.parametrize("op", [conv, conv_pool])
-def test_only_the_cpu_takes_the_fast_road(op):
-    f, args = functools.partial(op, padding="SAME"), problem("winograd")
-    assert "stablehlo.convolution" not in lowered(f, *args, platform="cpu")
-    assert "stablehlo.convolution" in lowered(f, *args, platform="cuda")
-    assert "stablehlo.convolution" in lowered(f, *args, platform="tpu")
+def test_without_a_gradient_lax_does_it(op, platform):
+    f = functools.partial(op, padding="SAME")
+    assert "stablehlo.convolution" in lowered(f, *problem("winograd"), platform=platform)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("road", ROADS)
+def test_windows_are_the_pixels_of_the_convolution(road, padding):
+    x, kernel = problem(road)
+    whole = lax_conv(x, kernel, padding=padding)
+    height, width = (side // 2 * 2 for side in whole.shape[1:3])
+    expected = [whole[:, a:height:2, b:width:2] for a in range(2) for b in range(2)]
+    assert_close(conv_windows(x, kernel, padding=padding), expected)
+
+
+@pytest.mark.parametrize("moving", [0, 1])
+def test_direct_road_with_one_argument_at_rest(moving):
+    point = problem("direct")
+    derivative = [jax.grad(loss_of(op), moving)(*point) for op in (conv_pool, lax_conv_pool)]
+    assert_close(*derivative)
 
 
 def test_unknown_padding_is_refused():
-    x, kernel = problem("im2col")
+    x, kernel = problem("direct")
     for op in (conv, conv_pool):
         with pytest.raises(ValueError, match="'SAME' or 'VALID', found 'FULL'"):
             op(x, kernel, padding="FULL")
 
 
 def test_kernel_larger_than_the_images_is_refused():
-    _, kernel = problem("im2col")
+    _, kernel = problem("direct")
     for op in (conv, conv_pool):
         with pytest.raises(
             ValueError, match=r"large as the kernel \(3, 3, 1, 4\), found \(2, 5, 2"
@@ -248,7 +286,8 @@ def test_flax_layer_with_the_adapter(options, fast):
     theirs = nn.Conv(8, (3, 3), **options)
     variables = theirs.init(jax.random.key(0), x)
     assert_close(ours.apply(variables, x), theirs.apply(variables, x))
-    assert ("stablehlo.convolution" in lowered(ours.apply, variables, x, platform="cpu")) != fast
+    gradient = jax.grad(lambda x: jnp.sum(ours.apply(variables, x)))
+    assert ("stablehlo.convolution" in lowered(gradient, x, platform="cpu")) != fast
 
 
 def test_adapter_leaves_other_ranks_and_layouts_to_lax():

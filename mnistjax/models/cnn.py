@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mnistjax.models.norm import BatchNorm, lift
-from mnistjax.models.ops import conv, conv_pool, max_pool
+from mnistjax.models.ops import conv, conv_pool, conv_windows, max_pool, max_windows
 
 
 class Stage(nn.Module):
@@ -52,11 +53,12 @@ class Stage(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x = x.astype(self.dtype)
         if self.batch_norm:
-            x = conv(x, kernel, padding=self.padding)
-            x = BatchNorm(dtype=self.dtype, name="norm")(
-                x, train=train, mask=mask, axis_name=axis_name, input_bias=bias
-            )
-            x = max_pool(x, self.pool)
+            norm = BatchNorm(dtype=self.dtype, name="norm")
+            normalise = partial(norm, train=train, mask=mask, axis_name=axis_name, input_bias=bias)
+            if train and self._pools_every_pixel(x):
+                x = max_windows(normalise(conv_windows(x, kernel, padding=self.padding)))
+            else:
+                x = max_pool(normalise(conv(x, kernel, padding=self.padding)), self.pool)
         else:
             if self.pool == 2:
                 x = conv_pool(x, kernel, padding=self.padding)
@@ -64,6 +66,11 @@ class Stage(nn.Module):
                 x = max_pool(conv(x, kernel, padding=self.padding), self.pool)
             x = x + lift(bias.astype(self.dtype), x)
         return nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
+
+    def _pools_every_pixel(self, x: jax.Array) -> bool:
+        """Whether 2x2 windows leave none out: the statistics of a batch are those of all pixels."""
+        lost = 0 if self.padding == "SAME" else self.kernel_size - 1
+        return self.pool == 2 and all((side - lost) % 2 == 0 for side in x.shape[1:3])
 
 
 class CNN(nn.Module):

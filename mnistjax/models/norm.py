@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+# An array [B, ..., F], or a list of arrays of one shape that are parts of one batch.
+Activations = Any
 
 
 class BatchNorm(nn.Module):
@@ -27,17 +33,18 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: Activations,
         *,
         train: bool,
         mask: jax.Array | None = None,
         axis_name: str | None = None,
         input_bias: jax.Array | float = 0.0,
-    ) -> jax.Array:
+    ) -> Activations:
         """Normalises `x` [B, ..., F] by the batch (`train`) or by the running statistics.
 
         Args:
-            x: activations.
+            x: activations, or a list of arrays of one shape that are parts of them (the pixels of
+                pooling windows): their statistics are common.
             train: whether to use, and to record, the statistics of this batch.
             mask: bool [B]; False rows are left out of the statistics.
             axis_name: mapped axis over which the statistics are summed.
@@ -45,7 +52,7 @@ class BatchNorm(nn.Module):
                 the batch's own statistics it cancels out, and only the running mean knows it. Its
                 gradient is exactly zero, not rounding errors that Adam would blow up to steps.
         """
-        features = x.shape[-1:]
+        features = jax.tree.leaves(x)[0].shape[-1:]
         scale = self.param("scale", nn.initializers.ones, features)
         bias = self.param("bias", nn.initializers.zeros, features)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features)
@@ -59,31 +66,35 @@ class BatchNorm(nn.Module):
         else:
             mean, var = running_mean.value - input_bias, running_var.value
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
-        y = x * lift(gain, x) + lift(bias - mean * gain, x)
-        return y.astype(self.dtype)
+        shift = bias - mean * gain
+
+        def normalise(part: jax.Array) -> jax.Array:
+            return (part * lift(gain, part) + lift(shift, part)).astype(self.dtype)
+
+        return jax.tree.map(normalise, x)
 
 
 def batch_moments(
-    x: jax.Array, mask: jax.Array | None, axis_name: str | None
+    x: Activations, mask: jax.Array | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns float32 mean and (biased) variance [F] of `x` [B, ..., F] over all but its last axis.
 
     The third is the count that they stem from; where it is 0, both are 0.
 
     Args:
-        x: activations.
+        x: activations, or a list of arrays of one shape that are parts of them.
         mask: bool [B] or None; False rows do not count.
         axis_name: mapped axis to sum over, or None.
     """
-    x = x.astype(jnp.float32)
-    weights = jnp.ones(x.shape[0]) if mask is None else mask.astype(jnp.float32)
-    weights = weights.reshape((-1,) + (1,) * (x.ndim - 1))
-    axes = tuple(range(x.ndim - 1))
-    per_row = x[0, ..., 0].size
+    parts = [part.astype(jnp.float32) for part in jax.tree.leaves(x)]
+    batch, *inner, _ = parts[0].shape
+    weights = jnp.ones(batch) if mask is None else mask.astype(jnp.float32)
+    weigh = weights.reshape(-1, *(1 for _ in inner), 1)
+    axes = tuple(range(1 + len(inner)))
     sums = (
-        jnp.sum(x * weights, axes),
-        jnp.sum(jnp.square(x) * weights, axes),
-        jnp.sum(weights) * per_row,
+        sum(jnp.sum(part * weigh, axes) for part in parts),
+        sum(jnp.sum(jnp.square(part) * weigh, axes) for part in parts),
+        jnp.sum(weights) * (math.prod(inner) * len(parts)),
     )
     total, total_of_squares, count = jax.lax.psum(sums, axis_name) if axis_name else sums
     divisor = jnp.maximum(count, 1.0)

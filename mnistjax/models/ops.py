@@ -1,33 +1,34 @@
 """Convolution and pooling, lowered the fast way for each platform.
 
-Inside a compiled loop on CPU, XLA's convolution is naive and so is the gradient of `reduce_window`.
-Here both are built from matmuls, slices and selects, which are fast there; GPU and TPU keep `lax`.
-Everything is plain JAX: jit, vmap, jvp, grad of grad and sharding work as for any other function.
-
-Two roads lead from convolution to matmul. *im2col* lays the patch under each output pixel into one
-row and multiplies by the kernel. *Winograd's* F(2x2, 3x3) makes the four outputs of a 2x2 tile from
-a 4x4 patch with 16 multiplications instead of 36 (Lavin & Gray, arXiv:1509.09308):
-Y = A' [(G k G') * (B' d B)] A, where * becomes a matmul over channels.
+On CPU, XLA computes a convolution and `reduce_window` fast, but their gradients naively. So what is
+differentiated comes from `lowering`, whose parts have gradients of the same kind as themselves;
+everything else, and all on GPU and TPU, stays `lax`. It is plain JAX: jit, vmap, jvp, grad of grad
+and sharding work as for any other function.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import reduce
-from itertools import chain
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
+
+from mnistjax.models.lowering import (
+    cut_windows,
+    first_max,
+    matmul_conv,
+    matmul_conv_pool,
+    matmul_windows,
+    split_pool,
+)
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
-_A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
-_B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-_G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
 
-Grid = list[list[Array]]
+Function = Callable[..., Array]
 
 
 def conv(lhs: Array, kernel: Array, *, padding: str) -> Array:
@@ -45,7 +46,7 @@ def conv(lhs: Array, kernel: Array, *, padding: str) -> Array:
         ValueError: if `padding` is neither of the two, or the kernel larger than the images.
     """
     return lax.platform_dependent(
-        _pad(lhs, kernel, padding), kernel, cpu=_matmul_conv, default=_native_conv
+        _pad(lhs, kernel, padding), kernel, cpu=_cpu_conv, default=_native_conv
     )
 
 
@@ -67,8 +68,35 @@ def conv_pool(lhs: Array, kernel: Array, *, padding: str) -> Array:
         ValueError: if `padding` is neither of the two, or the kernel larger than the images.
     """
     return lax.platform_dependent(
-        _pad(lhs, kernel, padding), kernel, cpu=_matmul_conv_pool, default=_native_conv_pool
+        _pad(lhs, kernel, padding), kernel, cpu=_cpu_conv_pool, default=_native_conv_pool
     )
+
+
+def conv_windows(lhs: Array, kernel: Array, *, padding: str) -> list[Array]:
+    """Convolve, and return the four pixels of each 2x2 window as arrays of their own.
+
+    What stands between a convolution and its pooling can work on the four (batch normalisation
+    does), and `max_windows` ends the pooling: nothing is interleaved to be taken apart again.
+
+    Args:
+        lhs: images, float [B, H, W, C].
+        kernel: weights, float [KH, KW, C, O], of the dtype of `lhs`.
+        padding: "SAME" or "VALID", as for `conv`.
+
+    Returns:
+        Four floats [B, H' // 2, W' // 2, O]: upper left, upper right, lower left, lower right.
+
+    Raises:
+        ValueError: if `padding` is neither of the two, or the kernel larger than the images.
+    """
+    return lax.platform_dependent(
+        _pad(lhs, kernel, padding), kernel, cpu=matmul_windows, default=_native_windows
+    )
+
+
+def max_windows(windows: Sequence[Array]) -> Array:
+    """Take the maximum of the pixels that `conv_windows` gave, [B, H' // 2, W' // 2, O]."""
+    return first_max(*windows)
 
 
 def max_pool(x: Array, window: int = 2) -> Array:
@@ -84,8 +112,7 @@ def max_pool(x: Array, window: int = 2) -> Array:
     Returns:
         Float [B, H // window, W // window, C].
     """
-    height, width = (n // window * window for n in x.shape[1:3])
-    return _first_max(*chain(*_cells(x[:, :height, :width], window)))
+    return _forward(partial(_native_pool, window=window), partial(split_pool, window=window))(x)
 
 
 def conv_general_dilated(
@@ -126,19 +153,23 @@ def conv_general_dilated(
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 
 
-@jax.custom_jvp
-def _first_max(*xs: Array) -> Array:
-    """The elementwise maximum of arrays of one shape; among equals the first counts."""
-    return reduce(jnp.maximum, xs)
+def _forward(native: Function, differentiated: Function) -> Function:
+    """A function that is computed as `native`, but as `differentiated` for a derivative."""
+    function = jax.custom_jvp(native)
 
+    @partial(function.defjvp, symbolic_zeros=True)
+    def rule(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        # Only what moves: the gradient by the pixels of the first layer is nobody's business.
+        moves = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
 
-@_first_max.defjvp
-def _first_max_jvp(xs: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    largest = _first_max(*xs)
-    tangent = tangents[-1]
-    for x, t in zip(xs[-2::-1], tangents[-2::-1], strict=True):
-        tangent = jnp.where(x == largest, t, tangent)
-    return largest, tangent
+        def of_moving(*moved: Array) -> Array:
+            values = dict(zip(moves, moved, strict=True))
+            return differentiated(*(values.get(i, x) for i, x in enumerate(primals)))
+
+        moving = tuple(primals[i] for i in moves), tuple(tangents[i] for i in moves)
+        return jax.jvp(of_moving, *moving)
+
+    return function
 
 
 def _pad(x: Array, kernel: Array, padding: str) -> Array:
@@ -157,88 +188,18 @@ def _native_conv(x: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
 
 
+def _native_pool(x: Array, window: int = 2) -> Array:
+    sides = (1, window, window, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, sides, sides, "VALID")
+
+
 def _native_conv_pool(x: Array, kernel: Array) -> Array:
-    return max_pool(_native_conv(x, kernel))
+    return _native_pool(_native_conv(x, kernel))
 
 
-def _matmul_conv(x: Array, kernel: Array) -> Array:
-    """VALID convolution by Winograd's tiles where they serve, else by im2col."""
-    if not _suits_winograd(kernel):
-        return _im2col(x, kernel)
-    height, width = x.shape[1] - 2, x.shape[2] - 2
-    tiles = _winograd(x, kernel, (height + 1) // 2, (width + 1) // 2)
-    rows = jnp.stack([jnp.stack(row, axis=3) for row in tiles], axis=2)
-    batch, h, _, w, _, channels = rows.shape
-    return rows.reshape(batch, 2 * h, 2 * w, channels)[:, :height, :width]
+def _native_windows(x: Array, kernel: Array) -> list[Array]:
+    return cut_windows(_native_conv(x, kernel))
 
 
-def _matmul_conv_pool(x: Array, kernel: Array) -> Array:
-    """VALID convolution and 2x2 pooling: Winograd's tiles are the windows."""
-    if not _suits_winograd(kernel):
-        return max_pool(_im2col(x, kernel))
-    tiles = _winograd(x, kernel, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)
-    return _first_max(*chain(*tiles))
-
-
-def _dot(x: Array, matrix: Array) -> Array:
-    """Multiply the channels; flat, as the gradient of a matmul over 4-D arrays is transposed."""
-    return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
-
-
-def _im2col(x: Array, kernel: Array) -> Array:
-    """VALID convolution as one matmul over the patches."""
-    kh, kw, channels, features = kernel.shape
-    h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
-    shifted = [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)]
-    return _dot(jnp.concatenate(shifted, -1), kernel.reshape(kh * kw * channels, features))
-
-
-def _suits_winograd(kernel: Array) -> bool:
-    """Winograd pays for 3x3 with channels to sum over, and costs digits that bfloat16 lacks."""
-    return kernel.shape[:2] == (3, 3) and kernel.shape[2] >= 8 and kernel.dtype.itemsize >= 4
-
-
-def _winograd(x: Array, kernel: Array, h: int, w: int) -> Grid:
-    """The 2x2 outputs of each of h x w tiles, as a 2x2 grid of [B, h, w, O]."""
-    g = jnp.asarray(_G, kernel.dtype)
-    u = jnp.einsum("ai,bj,ijco->abco", g, g, kernel)
-    zero = jnp.zeros((), x.dtype)
-    rows, cols = 2 * h + 2 - x.shape[1], 2 * w + 2 - x.shape[2]
-    cells = _kept(_cells(lax.pad(x, zero, ((0, 0, 0), (0, rows, 0), (0, cols, 0), (0, 0, 0))), 2))
-    patch = [
-        [cells[a % 2][b % 2][:, a // 2 : a // 2 + h, b // 2 : b // 2 + w] for b in range(4)]
-        for a in range(4)
-    ]
-    v = _sandwich(_B, patch)
-    products = [[_dot(v[a][b], u[a, b]) for b in range(4)] for a in range(4)]
-    return _kept(_sandwich(_A, products))
-
-
-def _sandwich(matrix: np.ndarray, grid: Grid) -> Grid:
-    """`matrix @ grid @ matrix.T` for a grid of arrays and a matrix of -1, 0 and 1."""
-
-    def combine(row: np.ndarray, xs: Sequence[Array]) -> Array:
-        return reduce(jnp.add, [x if c > 0 else -x for c, x in zip(row, xs, strict=True) if c])
-
-    columns = [[combine(row, column) for row in matrix] for column in zip(*grid, strict=True)]
-    return [[combine(row, xs) for row in matrix] for xs in zip(*columns, strict=True)]
-
-
-def _cells(x: Array, n: int) -> Grid:
-    """Entry (i, j) holds pixel (i, j) of each n x n window: [B, H // n, W // n, C]."""
-    batch, h, w, channels = x.shape
-    shape = (batch, h // n, w // n, channels)
-    windows = x.reshape(batch, h // n, n, w // n, n, channels)
-    # Split rather than slice: the gradient of slices is a slow sum of padded arrays.
-    rows = lax.split(windows, (1,) * n, axis=2)
-    return [[cell.reshape(shape) for cell in lax.split(row, (1,) * n, axis=4)] for row in rows]
-
-
-def _kept(grid: Grid) -> Grid:
-    """The same grid, computed once: XLA would fuse its arithmetic into each place of use.
-
-    The barrier keeps XLA from undoing the stack, and the stack is what it does not fuse through.
-    """
-    stacked = lax.optimization_barrier(jnp.stack([x for row in grid for x in row]))
-    flat = iter(lax.split(stacked, (1,) * stacked.shape[0], axis=0))
-    return [[jnp.squeeze(next(flat), 0) for _ in row] for row in grid]
+_cpu_conv = _forward(_native_conv, matmul_conv)
+_cpu_conv_pool = _forward(_native_conv_pool, matmul_conv_pool)
