@@ -11,11 +11,12 @@ import numpy as np
 
 from mnistjax.data import Split, sequential_order
 from mnistjax.models import Model, Variables
+from mnistjax.training.compiler import compiler_options
 from mnistjax.training.metrics import Metrics
 from mnistjax.training.step import make_eval_fn, make_eval_step
 
-EVAL_BATCH_SIZE = 100
-_STEPS = 20
+EVAL_BATCH_SIZE = 500
+_STEPS = 4
 
 # Images [N, H, W, C], labels [N] and order [steps, B]; N = steps * B, the last images may be empty.
 Chunk = tuple[jax.Array, jax.Array, jax.Array]
@@ -48,7 +49,7 @@ def make_chunks(split: Split, batch_size: int = EVAL_BATCH_SIZE) -> list[Chunk]:
 
     Args:
         split: the images and their labels.
-        batch_size: images at a time; a piece is 20 batches long, the last one is filled up.
+        batch_size: images at a time; a piece is 4 batches long, the last one is filled up.
 
     Raises:
         ConfigError: `batch_size` is less than 1.
@@ -80,4 +81,4 @@ def evaluate_chunks(
 @functools.lru_cache(maxsize=32)
 def jitted_evaluation(model: Model) -> jax.stages.Wrapped:
     """Returns the jitted evaluation of a model: one object a model, so nothing compiles twice."""
-    return jax.jit(make_eval_fn(make_eval_step(model)))
+    return jax.jit(make_eval_fn(make_eval_step(model)), compiler_options=compiler_options())

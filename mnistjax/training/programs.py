@@ -24,6 +24,7 @@ from mnistjax.data import (
 from mnistjax.errors import ConfigError
 from mnistjax.models import Model, Variables, count_parameters
 from mnistjax.training.build import build_model, build_optimizer, build_train_step
+from mnistjax.training.compiler import compiler_options
 from mnistjax.training.config import MOST_STEPS, TrainConfig
 from mnistjax.training.evaluation import evaluate_chunks, jitted_evaluation, make_chunks
 from mnistjax.training.metrics import Metrics
@@ -130,7 +131,9 @@ def compile_programs(plan: Plan) -> Programs:
     rows = jax.eval_shape(draw_order, order_key, 0)
     test = make_chunks(plan.dataset.test)
     validation = make_chunks(plan.validation) if plan.validation else []
-    epoch_fn = jax.jit(make_epoch_fn(train_step), donate_argnums=(0, 1))
+    epoch_fn = jax.jit(
+        make_epoch_fn(train_step), donate_argnums=(0, 1), compiler_options=compiler_options()
+    )
     train, init, order, evaluation = _compile_at_once(
         (epoch_fn, (state, metrics, images, labels, rows, 0, 0)),
         (jax.jit(create_state), (state_key,)),
