@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import mnistjax
-from mnistjax.cli import main
+from mnistjax.cli import main, measuring
 
-QUICK = ["--dataset", "digits", "--model", "softmax", "--steps", "5"]
+QUICK = ["--dataset", "digits", "--model", "softmax", "--steps", "5", "--no-report"]
 
 
 def ending(capsys, *words):
@@ -39,9 +41,8 @@ def assert_one_line(status, out, err):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "digits"
-    main(
-        ["train", "--recipe", "mlp", "--dataset", "digits", "--steps=40", "--workdir", str(workdir)]
-    )
+    words = ["--dataset", "digits", "--steps=40", "--no-report", "--workdir", str(workdir)]
+    main(["train", "--recipe", "mlp", *words])
     return workdir
 
 
@@ -54,12 +55,116 @@ def test_train_takes_the_settings_of_the_recipe_and_of_the_flags(run):
 def test_evaluate_prints_the_accuracy_of_the_result(run, capsys):
     result = mnistjax.read_result(run)
     for place in (run, run / "weights.safetensors"):
-        main(["evaluate", str(place)])
-        last = capsys.readouterr().out.splitlines()[-1]
-        assert last == (
+        main(["evaluate", str(place), "--no-robustness"])
+        out = capsys.readouterr().out
+        assert out.splitlines()[0] == (
             f"test accuracy {result['test_accuracy']:.2%} on all 360 images, "
             f"loss {result['test_loss']:.4f}"
         )
+        assert "Robustness" not in out
+
+
+def test_evaluate_shows_every_side_of_a_run_in_80_columns(run, tmp_path, capsys):
+    file = tmp_path / "new" / "figures.json"
+    main(["evaluate", str(run), "--json", str(file)])
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= max(80, len(str(run)) + 20, len(str(file)) + 20)
+    for title in ("Classes", "Confusion matrix", "Most confused", "Calibration", "Robustness"):
+        assert f"\n{title}" in out
+    figures = json.loads(file.read_text())
+    result = mnistjax.read_result(run)
+    assert figures["accuracy"] == pytest.approx(result["test_accuracy"])
+    assert figures["loss"] == pytest.approx(result["test_loss"], rel=1e-4)
+    assert figures["interval"][0] < figures["accuracy"] < figures["interval"][1]
+    assert sum(map(sum, figures["confusion"])) == figures["count"] == 360
+    assert sum(figures["calibration"]["counts"]) == 360
+    assert figures["clean_accuracy"] is None
+    for row in figures["robustness"]:
+        assert f"{row['accuracy']:.2%}" in out
+    for row in figures["classes"]:
+        shares = " +".join(f"{row[name]:.2%}" for name in ("precision", "recall", "f1"))
+        assert re.search(rf"^{row['name']} +{shares} +{row['support']}$", out, re.M)
+
+
+@pytest.mark.parametrize(("count", "shown"), [(3, True), (26, False)])
+def test_long_class_names_are_numbered_and_a_matrix_too_wide_is_spared(count, shown, capsys):
+    info = mnistjax.DatasetInfo("mine", count, tuple(f"kind [{index}]" for index in range(count)))
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.ones(count), 1000).astype(np.float32)
+    labels = rng.integers(0, count, 1000, dtype=np.int32)
+    measuring.print_tables(mnistjax.analyse(probabilities, labels, info))
+    out = capsys.readouterr().out
+    assert re.search(r"^kind \[2\] +\d", out, re.M)
+    assert ("\nConfusion matrix" in out) == shown
+    assert ("\n2 kind [2]" in out) == shown
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.mnist
+def test_evaluate_counts_the_known_wrong_labels_of_mnist_apart(mnist_dir, tmp_path, capsys):
+    words = ["--data-dir", str(mnist_dir), "--dataset", "mnist", "--no-report"]
+    main(["train", "--model", "softmax", "--steps=50", "--workdir", str(tmp_path / "run"), *words])
+    capsys.readouterr()
+    main(["evaluate", str(tmp_path / "run"), "--no-robustness", *words[:2]])
+    second, third = capsys.readouterr().out.splitlines()[1:3]
+    assert re.fullmatch(r"95 % interval \d\d\.\d\d% to \d\d\.\d\d%", second)
+    assert third.startswith("without the 15 images whose label is known to be wrong: ")
+    assert third.endswith("% on 9,985 images")
+
+
+def test_figures_that_cannot_be_written_are_one_line(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file" / "figures.json"):
+        words = ["evaluate", run, "--no-robustness", "--json", place]
+        status, out, err = ending(capsys, *words)
+        assert_one_line(status, out, err)
+        assert f"cannot write {place}" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture(scope="module")
+def another_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "another"
+    words = ["--dataset", "digits", "--model", "softmax", "--steps=3", "--seed=1", "--no-report"]
+    main(["train", "--recipe", "softmax", *words, "--workdir", str(workdir)])
+    return workdir
+
+
+def test_compare_prints_a_row_a_recipe_and_the_test_between_them(run, another_run, capsys):
+    main(["compare", str(run), str(another_run)])
+    out = capsys.readouterr().out
+    assert out.startswith("digits, 360 test images\n")
+    for workdir, recipe in ((run, "mlp"), (another_run, "softmax")):
+        accuracy = mnistjax.read_result(workdir)["test_accuracy"]
+        assert re.search(rf"^{recipe} +1 +{100 * accuracy:.2f} ", out, re.M)
+    (pair,) = mnistjax.compare_runs([run, another_run]).pairs
+    last = out.splitlines()[-1].split()
+    assert last[:4] == ["mlp", "softmax", str(pair.test.only_first), str(pair.test.only_second)]
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_compare_draws_a_bar_chart_whose_file_can_be_written(run, another_run, tmp_path, capsys):
+    chart = tmp_path / "new" / "chart.png"
+    main(["compare", str(run), str(another_run), "--plot", str(chart)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"bar chart in {chart}"
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    for place in (tmp_path, chart.with_suffix(".xyz")):
+        status, out, err = ending(capsys, "compare", run, "--plot", place)
+        assert_one_line(status, out, err)
+        assert f"cannot write {place}" in err
+    assert [path.name for path in chart.parent.iterdir()] == ["chart.png"]
+
+
+def test_runs_that_cannot_be_compared_are_one_line(run, tmp_path, capsys):
+    for words, message in (
+        ([], "expected run directories to compare, found none"),
+        ([tmp_path / "none"], "expected a finished run, found no result.json"),
+        ([run / "weights.safetensors"], "expected the directory of a run, found the file"),
+        ([run, run], "expected different runs"),
+    ):
+        status, out, err = ending(capsys, "compare", *words)
+        assert_one_line(status, out, err)
+        assert message in err
 
 
 def test_train_prints_to_stdout_where_the_results_are(tmp_path, capsys, monkeypatch):
@@ -70,6 +175,34 @@ def test_train_prints_to_stdout_where_the_results_are(tmp_path, capsys, monkeypa
     assert workdir.name.startswith("cnn-")
     assert said.out.splitlines()[-1] == f"results in runs/{workdir.name}"
     assert not said.err
+
+
+def test_train_writes_a_report_and_so_does_the_command(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in QUICK if word != "--no-report"]
+    main(["train", *words, "--workdir", "new"])
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "results in new",
+        "writing the report new/report.html",
+    ]
+    assert (tmp_path / "new" / "report.html").is_file()
+    before = {path.name for path in run.iterdir()}
+    main(["report", str(run), "--output", "here/page.html"])
+    assert capsys.readouterr().out == "report in here/page.html\n"
+    assert (tmp_path / "here" / "page.html").is_file()
+    assert {path.name for path in run.iterdir()} == before | {"plots"}
+
+
+def test_a_report_that_cannot_be_had_is_one_line(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for words, message in (
+        ([tmp_path / "none"], "expected a run directory or a weights file, found no file"),
+        ([run / "weights.safetensors"], "expected the directory of a run, found"),
+        ([run, "--output", tmp_path / "file" / "page.html"], "expected to write the report to"),
+    ):
+        status, out, err = ending(capsys, "report", *words)
+        assert_one_line(status, out, err)
+        assert message in err
 
 
 def test_info_names_versions_devices_and_the_data_directory(capsys, monkeypatch, tmp_path):
@@ -91,8 +224,10 @@ def test_datasets_and_recipes_list_them_all(capsys, monkeypatch):
 
 FLAGS = {
     "train": [field.name for field in dataclasses.fields(mnistjax.TrainConfig)]
-    + ["workdir", "overwrite", "data_dir"],
-    "evaluate": ["dataset", "data_dir"],
+    + ["workdir", "overwrite", "data_dir", "no_report"],
+    "evaluate": ["dataset", "data_dir", "no_robustness", "json"],
+    "compare": ["data_dir", "plot"],
+    "report": ["data_dir", "output"],
     "info": [],
     "datasets": [],
     "recipes": [],

@@ -51,6 +51,18 @@ def test_train_dense_prints_a_line_an_epoch_and_the_test_accuracy(run_example):
     assert float(accuracy[1]) > 90
 
 
+def test_compare_models_trains_compares_and_draws(run_example, tmp_path):
+    words = ["--models", "softmax", "mlp", "--seeds", "0", "1", "--epochs", "3"]
+    text = run_example("compare_models.py", *words)
+    runs = {path.name for path in (tmp_path / "runs" / "compare").iterdir()}
+    assert runs == {"softmax-0", "softmax-1", "mlp-0", "mlp-1", "comparison.png"}
+    assert text.count("  test accuracy ") == 4
+    assert re.search(r"^softmax +2 .* 7,850 ", text, re.M)
+    assert re.search(r"^mlp +2 .* 79,510 ", text, re.M)
+    assert "McNemar's test" in text
+    assert "bar chart in runs/compare/comparison.png" in text
+
+
 @pytest.mark.parametrize("words", [[], ["--workdir", "runs/mine"], ["--recipe", "mlp"]])
 def test_flags_change_the_default_settings(words):
     default = mnistjax.TrainConfig(epochs=3.0)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
-from mnistjax.errors import MnistjaxError
+from mnistjax.errors import ConfigError, MnistjaxError
 
 FLAG_STYLE = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
@@ -38,14 +40,41 @@ def one_line_errors(main: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-def make_table(*columns: str) -> Table:
-    """Returns an empty table with these column heads."""
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Turns what the system, or a library that draws, says against a file name into one line.
+
+    Args:
+        file: what is written in the body.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        yield
+    except MnistjaxError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {file}: {error}") from error
+
+
+def make_table(*columns: str, numbers_from: int | None = None) -> Table:
+    """Returns an empty table.
+
+    Args:
+        *columns: their heads.
+        numbers_from: index of the first column that is flush right, as all after it; none if None.
+    """
     table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        right = numbers_from is not None and index >= numbers_from
+        table.add_column(column, overflow="fold", justify="right" if right else "left")
     return table
 
 
-def show(table: Table) -> None:
-    """Prints a table."""
-    Console(highlight=False).print(table)
+def show(table: Table, *, title: str = "") -> None:
+    """Prints a table, after an empty line and its title if it has one."""
+    if title:
+        print(f"\n{title}")
+    # Names of classes may hold brackets, which are no markup here.
+    Console(highlight=False, markup=False, emoji=False).print(table)

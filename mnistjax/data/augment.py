@@ -71,10 +71,25 @@ def random_affine(
         scale: the largest relative change of size, below 1: 0.1 draws factors from 0.9 to 1.1.
     """
     angle_key, scale_key, shift_key = jax.random.split(key, 3)
-    batch, height, width = images.shape[:3]
-    angle = jnp.deg2rad(jax.random.uniform(angle_key, (batch,), minval=-degrees, maxval=degrees))
-    factor = 1 + jax.random.uniform(scale_key, (batch,), minval=-scale, maxval=scale)
-    shift = jax.random.uniform(shift_key, (batch, 2), minval=-pixels, maxval=pixels)
+    batch = len(images)
+    angles = jax.random.uniform(angle_key, (batch,), minval=-degrees, maxval=degrees)
+    factors = 1 + jax.random.uniform(scale_key, (batch,), minval=-scale, maxval=scale)
+    shifts = jax.random.uniform(shift_key, (batch, 2), minval=-pixels, maxval=pixels)
+    return affine(images, degrees=angles, factors=factors, shifts=shifts)
+
+
+def affine(
+    images: jax.Array, *, degrees: jax.Array, factors: jax.Array, shifts: jax.Array
+) -> jax.Array:
+    """Rotates, scales and shifts each image by its own amounts, around its centre, bilinearly.
+
+    Args:
+        images: float [B, H, W, C].
+        degrees: float [B], rotation.
+        factors: float [B], size after to size before, positive.
+        shifts: float [B, 2], rows down and columns right, in pixels and parts of them.
+    """
+    height, width = images.shape[1:3]
 
     def warp_one(
         image: jax.Array, angle: jax.Array, factor: jax.Array, shift: jax.Array
@@ -86,7 +101,7 @@ def random_affine(
         inverse = jnp.array([[cos, sin], [-sin, cos]]) / factor
         return sample(image, grid @ inverse.T + centre[None, None])
 
-    return jax.vmap(warp_one)(images, angle, factor, shift)
+    return jax.vmap(warp_one)(images, jnp.deg2rad(degrees), factors, shifts)
 
 
 def random_rotate(images: jax.Array, *, key: jax.Array, degrees: float) -> jax.Array:

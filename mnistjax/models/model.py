@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -53,13 +54,34 @@ class ApplyFn(Protocol):
         """
 
 
+class FeaturesFn(Protocol):
+    """Runs a network up to its last layer."""
+
+    def __call__(self, variables: Variables, images: jax.Array) -> jax.Array:
+        """Returns what the last dense layer is given, float32 [B, F].
+
+        Args:
+            variables: what `init` gave, or a trained version of it.
+            images: float [B, H, W, C], pixels in [0, 1].
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network as two pure functions, free of any module system."""
+    """A network as two pure functions, free of any module system.
+
+    Attributes:
+        init: `(key, images) -> variables`.
+        apply: `(variables, images, ...) -> (logits, batch_stats)`.
+        name: what the model is called.
+        features: `(variables, images) -> features`, for a look inside; None where a model does
+            not tell. Training needs only the other two.
+    """
 
     init: InitFn
     apply: ApplyFn
     name: str = "model"
+    features: FeaturesFn | None = None
 
 
 def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
@@ -73,7 +95,8 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
 
     Returns:
         The model. Its functions raise TypeError for images that are not floating point and
-        ValueError for images that are not [B, H, W, C].
+        ValueError for images that are not [B, H, W, C]. Its `features` are the input of the
+        `nn.Dense` that is called last, and raise ValueError where none is called.
     """
 
     def init(key: jax.Array, images: jax.Array) -> Variables:
@@ -103,7 +126,26 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
         batch_stats = updates.get("batch_stats", {}) if train else variables["batch_stats"]
         return logits.astype(jnp.float32), batch_stats
 
-    return Model(init=init, apply=apply, name=name or type(module).__name__)
+    def features(variables: Variables, images: jax.Array) -> jax.Array:
+        inputs: list[jax.Array] = []
+
+        def note(
+            method: Callable[..., Any],
+            args: Any,
+            kwargs: Any,
+            context: nn.module.InterceptorContext,
+        ) -> Any:
+            if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+                inputs.append(args[0])
+            return method(*args, **kwargs)
+
+        with nn.intercept_methods(note):
+            apply(variables, images)
+        if not inputs:
+            raise ValueError(f"expected a module with an nn.Dense, found {type(module).__name__}")
+        return inputs[-1].reshape(len(images), -1).astype(jnp.float32)
+
+    return Model(init, apply, name or type(module).__name__, features)
 
 
 def check_images(images: jax.Array) -> None:

@@ -1,0 +1,224 @@
+"""How much of its accuracy a network keeps on images that are shifted, bent, noisy or inverted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnistjax.data import Split, elastic
+from mnistjax.data.augment import affine
+from mnistjax.errors import ConfigError, UnknownNameError
+from mnistjax.evaluation.inference import in_batches, predict_probabilities
+from mnistjax.models import Model, Variables
+from mnistjax.training import scale_pixels
+
+_BATCH_SIZE = 100
+
+
+class CorruptFn(Protocol):
+    """A change of images by a strength; strength 0 changes nothing."""
+
+    def __call__(self, images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+        """Maps float images [B, H, W, C] in [0, 1] to images of the same shape."""
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A way in which images get worse.
+
+    Attributes:
+        unit: unit of the strength.
+        strengths: the strengths that are measured, ascending.
+        function: `(images, strength, *, key) -> images`.
+    """
+
+    unit: str
+    strengths: tuple[float, ...]
+    function: CorruptFn
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The accuracy that is left under one corruption at one strength.
+
+    Attributes:
+        corruption: its name, a key of `CORRUPTIONS`, or "none".
+        strength: in `unit`s.
+        unit: unit of the strength; empty for "none".
+        accuracy: share of right predictions.
+        count: number of images.
+    """
+
+    corruption: str
+    strength: float
+    unit: str
+    accuracy: float
+    count: int
+
+
+def _shift(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Shifts by `strength` pixels in a direction drawn for each image."""
+    angle = jax.random.uniform(key, (len(images),), maxval=2 * jnp.pi)
+    shifts = strength * jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)
+    still = jnp.zeros(len(images))
+    return affine(images, degrees=still, factors=still + 1, shifts=shifts)
+
+
+def _rotate(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Rotates by `strength` degrees, to a side drawn for each image."""
+    degrees = strength * jax.random.rademacher(key, (len(images),), jnp.float32)
+    return affine(
+        images,
+        degrees=degrees,
+        factors=jnp.ones(len(images)),
+        shifts=jnp.zeros((len(images), 2)),
+    )
+
+
+def _scale(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Makes each image larger, or smaller, by `strength` percent, as drawn for it."""
+    sign = jax.random.rademacher(key, (len(images),), jnp.float32)
+    return affine(
+        images,
+        degrees=jnp.zeros(len(images)),
+        factors=1 + sign * strength / 100,
+        shifts=jnp.zeros((len(images), 2)),
+    )
+
+
+def _blur(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Smooths by a Gaussian of standard deviation `strength` pixels."""
+    del key
+
+    def smoother(length: int) -> jax.Array:
+        distance = jnp.arange(length)[:, None] - jnp.arange(length)[None, :]
+        weights = jnp.exp(-0.5 * jnp.square(distance / jnp.maximum(strength, 1e-3)))
+        return weights / jnp.sum(weights, 1, keepdims=True)
+
+    height, width = images.shape[1:3]
+    return jnp.einsum("hi,bijc,wj->bhwc", smoother(height), images, smoother(width))
+
+
+def _noise(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Adds Gaussian noise whose standard deviation is `strength` percent of the range."""
+    return images + strength / 100 * jax.random.normal(key, images.shape)
+
+
+def _lose_contrast(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Pulls the pixels of each image towards their mean, by `strength` percent of the way."""
+    del key
+    mean = jnp.mean(images, (1, 2, 3), keepdims=True)
+    return images + strength / 100 * (mean - images)
+
+
+def _invert(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Mixes each image with its negative; 100 percent is the negative."""
+    del key
+    return images + strength / 100 * (1 - 2 * images)
+
+
+def _bend(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
+    """Bends each image elastically, by `strength` pixels root mean square."""
+    # Typed for fixed strengths; a traced one multiplies just as well.
+    return elastic(images, key=key, pixels=strength)  # type: ignore[arg-type]
+
+
+CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
+    {
+        "shift": Corruption("pixels", (1, 2, 4, 6), _shift),
+        "rotation": Corruption("degrees", (10, 20, 30, 45), _rotate),
+        "scaling": Corruption("%", (10, 20, 30, 40), _scale),
+        "blur": Corruption("pixels", (0.5, 1, 1.5, 2), _blur),
+        "noise": Corruption("%", (10, 20, 30, 40), _noise),
+        "contrast": Corruption("%", (25, 50, 75), _lose_contrast),
+        "inversion": Corruption("%", (25, 75, 100), _invert),
+        "elastic": Corruption("pixels", (0.5, 1, 1.5, 2), _bend),
+    }
+)
+"""What images are put through, by name: unit, strengths and function."""
+
+
+def corrupt(images: np.ndarray, name: str, strength: float, *, seed: int = 0) -> np.ndarray:
+    """Makes images worse.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        name: a key of `CORRUPTIONS`.
+        strength: in the unit of the corruption; 0 changes nothing.
+        seed: decides directions, noise and bends, the same for every strength.
+
+    Returns:
+        uint8 [N, H, W, C]: rounded to whole grey levels, as a camera would.
+
+    Raises:
+        UnknownNameError: there is no corruption of this name.
+    """
+    if name not in CORRUPTIONS:
+        raise UnknownNameError("corruption", name, CORRUPTIONS)
+    key = jax.random.fold_in(jax.random.key(seed), list(CORRUPTIONS).index(name))
+    program = functools.partial(_jitted_corruption(name), strength=np.float32(strength), key=key)
+    # Every image draws from its own number, so that the batch it falls into decides nothing.
+    return in_batches(program, images, np.arange(len(images)), batch_size=_BATCH_SIZE)
+
+
+@functools.cache
+def _jitted_corruption(name: str) -> jax.stages.Wrapped:
+    function = CORRUPTIONS[name].function
+
+    def one(image: jax.Array, index: jax.Array, strength: jax.Array, key: jax.Array) -> jax.Array:
+        changed = function(image[None], strength, key=jax.random.fold_in(key, index))[0]
+        return jnp.round(255 * jnp.clip(changed, 0, 1)).astype(jnp.uint8)
+
+    def program(
+        images: jax.Array, indices: jax.Array, *, strength: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        pixels = scale_pixels(jnp.asarray(images))
+        return jax.vmap(one, in_axes=(0, 0, None, None))(pixels, indices, strength, key)
+
+    return jax.jit(program)
+
+
+def measure_robustness(
+    model: Model,
+    variables: Variables,
+    split: Split,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+) -> tuple[Robustness, ...]:
+    """Measures the accuracy under every corruption of `CORRUPTIONS` at every strength.
+
+    Args:
+        model: the network.
+        variables: its parameters and running statistics.
+        split: the images and their labels.
+        seed: decides directions, noise and bends; the same seed gives the same figures.
+        limit: number of images to measure on, the first ones; all if None.
+
+    Returns:
+        A row for each corruption and strength; before them one without corruption, named "none".
+
+    Raises:
+        ConfigError: `limit` is less than 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, found {limit}")
+    images, labels = split.images[:limit], split.labels[:limit]
+
+    def row(name: str, strength: float, unit: str, images: np.ndarray) -> Robustness:
+        predictions = np.argmax(predict_probabilities(model, variables, images), -1)
+        return Robustness(name, strength, unit, float(np.mean(predictions == labels)), len(labels))
+
+    rows = [row("none", 0.0, "", images)]
+    for name, corruption in CORRUPTIONS.items():
+        for strength in corruption.strengths:
+            changed = corrupt(images, name, strength, seed=seed)
+            rows.append(row(name, strength, corruption.unit, changed))
+    return tuple(rows)
