@@ -20,11 +20,11 @@ from mnistjax import (
     Split,
     TrainConfig,
     evaluate,
-    fit,
     load_dataset,
     load_weights,
     read_result,
 )
+from mnistjax.training import fit
 
 RUN_FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors"}
 PROMISED = {

@@ -32,6 +32,13 @@ class Callback:
     def on_end(self, result: Row) -> None:
         """Called once, after the test images, with the content of `result.json`."""
 
+    def on_report(self, path: str) -> None:
+        """Called once, before the report is written, where `mnistjax.fit` writes one.
+
+        Args:
+            path: the file that it will be.
+        """
+
     def close(self) -> None:
         """Called when the run is over, also when it breaks off."""
 
@@ -94,6 +101,10 @@ class ProgressBar(Callback):
         )
         if self._run["workdir"]:
             self._say(f"results in {self._run['workdir']}")
+
+    def on_report(self, path: str) -> None:
+        """Prints where the report will lie: writing it takes some seconds."""
+        self._say(f"writing the report {path}")
 
     def close(self) -> None:
         """Removes the bar."""

@@ -16,6 +16,13 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 WEIGHTS = "weights.safetensors"
+# What the evaluation adds to a finished run.
+REPORT = "report.html"
+PLOTS = "plots"
+PLOT_NAMES = (
+    *("samples", "class_distribution", "augmentation", "learning_curves", "confusion", "mistakes"),
+    *("reliability", "robustness", "filters", "saliency", "embedding"),
+)
 
 
 def claim_run_directory(
@@ -38,13 +45,27 @@ def claim_run_directory(
         if held and not overwrite:
             raise _holds_a_run(path, held[0])
         path.mkdir(parents=True, exist_ok=True)
-        for name in held:
-            (path / name).unlink()
+        if overwrite:
+            _remove_run(path)
         _claim(path)
         write_text_atomically(path / CONFIG, config.to_json())
     except OSError as error:
         raise RunError(f"expected a writable work directory, found {path}: {error}") from error
     return path
+
+
+def _remove_run(path: Path) -> None:
+    """Removes every file that a run and its report write; the folder of the plots if none is left.
+
+    The report and the plots go first: without them it is still a whole run.
+    """
+    plots = path / PLOTS
+    for file in (path / REPORT, *(plots / f"{name}.png" for name in PLOT_NAMES)):
+        file.unlink(missing_ok=True)
+    if plots.is_dir() and not any(plots.iterdir()):
+        plots.rmdir()
+    for name in (RESULT, WEIGHTS, METRICS, CONFIG):
+        (path / name).unlink(missing_ok=True)
 
 
 def _claim(path: Path) -> None:
@@ -89,3 +110,20 @@ def read_result(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(result, dict):
         raise RunError(f"expected a JSON object in {file}, found {type(result).__name__}")
     return result
+
+
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads `metrics.jsonl` of a run: a row an epoch.
+
+    Raises:
+        RunError: there is no such file, or it is damaged.
+    """
+    file = Path(workdir) / METRICS
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise RunError(f"expected a JSON object a line in {file}: {error}") from error
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise RunError(f"expected a JSON object a line, at least one, in {file}")
+    return rows
