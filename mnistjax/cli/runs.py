@@ -24,22 +24,36 @@ class RunArguments:
         workdir: directory of the run.
         overwrite: whether the run that it already holds may be replaced.
         data_dir: folder of the data sets, or None for the default.
+        tensorboard: whether event files for TensorBoard are written too.
+        report: whether report.html and plots/*.png are written too.
     """
 
     config: mnistjax.TrainConfig
     workdir: Path
     overwrite: bool
     data_dir: Path | None
+    tensorboard: bool = False
+    report: bool = True
+
+    def callbacks(self) -> list[mnistjax.Callback]:
+        """Returns what shows and records the run: a progress bar, and TensorBoard if asked for.
+
+        Raises:
+            ConfigError: TensorBoard was asked for and is not installed.
+        """
+        return [mnistjax.ProgressBar(), *([mnistjax.TensorBoard()] if self.tensorboard else [])]
 
     def run(self) -> mnistjax.FitResult:
         """Loads the data set, trains with a progress bar, and writes the run directory."""
+        callbacks = self.callbacks()
         dataset = mnistjax.load_dataset(self.config.dataset, data_dir=self.data_dir)
         return mnistjax.fit(
             self.config,
             dataset,
             workdir=self.workdir,
             overwrite=self.overwrite,
-            callbacks=[mnistjax.ProgressBar()],
+            callbacks=callbacks,
+            report=self.report,
         )
 
 
@@ -88,6 +102,8 @@ def run_flags(default: mnistjax.TrainConfig, words: Sequence[str]) -> Callable[.
         workdir: Path | None = None,
         overwrite: bool = False,
         data_dir: Path | None = None,
+        tensorboard: bool = False,
+        report: bool = True,
     ) -> RunArguments:
         """Train a network, and measure it on all test images.
 
@@ -97,6 +113,8 @@ def run_flags(default: mnistjax.TrainConfig, words: Sequence[str]) -> Callable[.
             overwrite: Replace the run that the directory already holds.
             data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that
                 TensorFlow Datasets uses.
+            tensorboard: Write event files for TensorBoard too, into tensorboard/ of the directory.
+            report: Write no report.html and no plots/*.png, which takes some seconds.
         """
         checked = mnistjax.TrainConfig(**vars(config))
         if checked.dataset and Path(checked.dataset).is_dir():
@@ -104,7 +122,9 @@ def run_flags(default: mnistjax.TrainConfig, words: Sequence[str]) -> Callable[.
             checked = checked.replace(dataset=str(Path(checked.dataset).resolve()))
         # Milliseconds, for runs that are started together.
         name = f"{checked.recipe}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
-        return RunArguments(checked, workdir or Path("runs") / name, overwrite, data_dir)
+        return RunArguments(
+            checked, workdir or Path("runs") / name, overwrite, data_dir, tensorboard, report
+        )
 
     return train
 
