@@ -81,12 +81,16 @@ class Case:
         return step, self.place(state)
 
 
+def _jit(function: Callable[..., Any], **options: Any) -> Any:
+    return jax.jit(function, compiler_options=mnistjax.compiler_options(), **options)
+
+
 def training_on_device(case: Case) -> tuple[Run, float]:
     """Compiles a stretch of steps over resident images; returns it, and compile seconds."""
     train_step, state = case.train_step()
     images, labels, order = case.resident()
     metrics = case.place(mnistjax.Metrics.empty(CLASSES))
-    function = jax.jit(
+    function = _jit(
         mnistjax.make_epoch_fn(train_step),
         donate_argnums=(0, 1),
         out_shardings=NamedSharding(case.mesh, PartitionSpec()),
@@ -105,7 +109,7 @@ def training_from_host(case: Case) -> tuple[Run, float]:
     """Compiles one step, to be called with each batch."""
     train_step, state = case.train_step()
     batches = case.stream()
-    function = jax.jit(
+    function = _jit(
         train_step,
         donate_argnums=0,
         out_shardings=NamedSharding(case.mesh, PartitionSpec()),
@@ -125,7 +129,7 @@ def inference_on_device(case: Case) -> tuple[Run, float]:
     """Compiles the evaluation of a stretch of resident images."""
     variables = case.train_step()[1].variables
     arrays = case.resident()
-    function = jax.jit(mnistjax.make_eval_fn(mnistjax.make_eval_step(case.model)))
+    function = _jit(mnistjax.make_eval_fn(mnistjax.make_eval_step(case.model)))
     compiled, seconds = _compile(function, variables, *arrays)
     return partial(compiled, variables, *arrays), seconds
 
@@ -134,7 +138,7 @@ def inference_from_host(case: Case) -> tuple[Run, float]:
     """Compiles the evaluation of one batch, to be called with each."""
     variables = case.train_step()[1].variables
     batches = case.stream()
-    function = jax.jit(mnistjax.make_eval_step(case.model))
+    function = _jit(mnistjax.make_eval_step(case.model))
     compiled, seconds = _compile(function, variables, next(batches))
 
     def run() -> Any:

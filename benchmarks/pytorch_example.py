@@ -103,7 +103,6 @@ def make_row(seed: int, arguments: Arguments, dataset: mnistjax.Dataset) -> Row:
         "epochs": len(epochs),
         "train_seconds": seconds,
         "test_accuracies": [accuracy for _, accuracy in epochs],
-        "source": dataset.source,
         **conditions(),
         "packages": versions(["torch"]),
         "command": command(),

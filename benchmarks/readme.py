@@ -1,4 +1,4 @@
-"""Writes the tables of the README, and its chart, from the results committed beside this file.
+"""Writes the tables of both READMEs, and the chart, from the results committed beside this file.
 
 python benchmarks/readme.py
 """
@@ -109,6 +109,45 @@ def peers_table(rows: Iterable[dict]) -> str:
     return _markdown(titles, lines, left=5)
 
 
+def peers_summary_table(rows: Iterable[dict]) -> str:
+    """Returns the Markdown table of `peers.py`, a row a setting: this library and the fastest."""
+    lines = []
+    for (network, *setting), runs in sorted(_grouped(rows, *PEER_SETTING)):
+        line = [f"`{network}`", *map(str, setting)]
+        for phase in ("training", "inference"):
+            cells = _against_the_fastest([row for row in runs if row["phase"] == phase])
+            line += cells if phase == "training" else [cells[0], *cells[2:]]
+        memory = {
+            row["peer"]: row["peak_memory_bytes"] / 2**20
+            for row in runs
+            if row["phase"] == "training"
+        }
+        line += [f"{memory[peer]:,.0f}" if peer in memory else "" for peer in _MEMORY]
+        lines.append(line)
+    titles = ["network", "on", "dtype", "batch", "training images/s", "PyTorch's"]
+    titles += ["fastest other", "faster than that by", "inference images/s"]
+    titles += ["fastest other", "faster by", "peak MiB", "PyTorch's"]
+    return _markdown(titles, lines, left=4)
+
+
+_MEMORY = ("mnistjax", "pytorch-eager")
+
+
+def _against_the_fastest(rows: list[dict]) -> list[str]:
+    """Images/s here and in PyTorch, name and images/s of the fastest other, and the ratio to it."""
+    ours = next(row for row in rows if row["peer"] == row["reference"])
+    others = [row for row in rows if row is not ours]
+    # The ratio is that of rounds in turn; the fastest is who comes closest in it.
+    fastest = min(others, key=lambda row: row["reference_is_faster_by"])
+    pytorch = [_peer_rate(row) for row in others if row["peer"] == "pytorch-eager"]
+    name = f"{fastest['peer']} {_peer_rate(fastest)}"
+    return [_peer_rate(ours), *(pytorch or [""]), name, _times(fastest)]
+
+
+def _peer_rate(row: dict) -> str:
+    return f"{row['images_per_second']:,.0f}"
+
+
 def _times(row: dict) -> str:
     ratio = row["reference_is_faster_by"]
     return "" if ratio is None or row["peer"] == row["reference"] else f"{ratio:.2f}"
@@ -199,25 +238,33 @@ def replace_section(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n\n{end}{after}"
 
 
+# Of each section: the benchmark whose results it shows, and how.
 SPEED_TABLES = {
-    "throughput": throughput_table,
-    "time_to_accuracy": time_to_accuracy_table,
-    "peers": peers_table,
-    "startup": startup_table,
+    "throughput": ("throughput", throughput_table),
+    "time_to_accuracy": ("time_to_accuracy", time_to_accuracy_table),
+    "peers_summary": ("peers", peers_summary_table),
+    "peers": ("peers", peers_table),
+    "startup": ("startup", startup_table),
 }
 
 
 def regenerate(text: str) -> str:
-    """Returns the README `text` with every table made anew; a speed table only if it has one."""
+    """Returns the text of a README with every table that it has made anew."""
     results = ROOT / "benchmarks" / "results"
-    for name, make_table in SPEED_TABLES.items():
+    for name, (benchmark, make_table) in SPEED_TABLES.items():
         if f"<!-- {name}: begin -->" in text:
-            text = replace_section(text, name, make_table(read_lines(results, name)))
-    return replace_section(text, "accuracy", accuracy_table(results / "accuracy.jsonl"))
+            text = replace_section(text, name, make_table(read_lines(results, benchmark)))
+    if "<!-- accuracy: begin -->" in text:
+        text = replace_section(text, "accuracy", accuracy_table(results / "accuracy.jsonl"))
+    return text
 
+
+READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(regenerate(readme.read_text()))
+    for readme in READMES:
+        readme.write_text(regenerate(readme.read_text()))
     if peers := read_lines(ROOT / "benchmarks" / "results", "peers"):
+        # The batch size that all networks were measured at; with every one it were a long chart.
+        peers = [row for row in peers if row["batch_size"] == 128]
         draw_speed_chart(peers, ROOT / "benchmarks" / "results" / "peers.svg")

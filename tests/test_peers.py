@@ -74,6 +74,9 @@ def test_peers_rows(peer_rows):
     assert peers.disagreements(peer_rows, 5.0) == []
     assert len(conditions.table(peer_rows, peers.COLUMNS).splitlines()) == 6
     assert len(readme.peers_table(peer_rows).splitlines()) == 4
+    summary = readme.peers_summary_table(peer_rows).splitlines()
+    assert len(summary) == 3
+    assert "flax-loop" in summary[-1]
 
 
 def test_speed_chart_is_reproducible(peer_rows, tmp_path):

@@ -33,7 +33,10 @@ class Library:
         example = jnp.zeros((1, *self.train[0].shape[1:]))
         self.state = mnistjax.create_train_state(model, optimizer, example, key=state_key)
         step = mnistjax.make_train_step(model, optimizer)
-        self.epoch_fn = jax.jit(mnistjax.make_epoch_fn(step), donate_argnums=0)
+        options = mnistjax.compiler_options()
+        self.epoch_fn = jax.jit(
+            mnistjax.make_epoch_fn(step), donate_argnums=0, compiler_options=options
+        )
         self.draw = jax.jit(mnistjax.epoch_order, static_argnums=(2, 3))
         self.epoch = 0
 
@@ -44,7 +47,7 @@ class Library:
 
             return jax.lax.map(batch, order).reshape(-1)[: len(images)]
 
-        self.classify_fn = jax.jit(classify)
+        self.classify_fn = jax.jit(classify, compiler_options=options)
 
     def describe(self) -> dict[str, Any]:
         """Returns what `protocol.Peer` asks for."""
