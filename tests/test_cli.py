@@ -228,6 +228,8 @@ FLAGS = {
     "evaluate": ["dataset", "data_dir", "no_robustness", "json"],
     "compare": ["data_dir", "plot"],
     "report": ["data_dir", "output"],
+    "predict": ["show", "json", "csv", "output"],
+    "read": ["output", "json"],
     "info": [],
     "datasets": [],
     "recipes": [],

@@ -33,7 +33,7 @@ def test_quick_start_has_two_self_contained_commands():
     assert len(commands) == 2
     assert all(line.startswith("python3 -m venv .venv && ") for line in commands)
     assert commands[0].endswith("python examples/train_cnn.py")
-    assert commands[1].endswith("&& pytest")
+    assert commands[1].endswith("&& pytest -n auto")
 
 
 def test_cli_commands_parse(capsys):

@@ -22,13 +22,27 @@ WINGS = {
         {"tfds_builders"},
         {"sources"},
     ],
-    "models": [{"model", "ops", "norm"}, {"dense", "cnn"}, {"registry"}],
+    "models": [{"lowering", "model", "norm"}, {"ops"}, {"dense", "cnn"}, {"registry"}],
     "training": [
-        {"metrics", "state", "optimizers", "callbacks"},
+        {"metrics", "state", "optimizers", "callbacks", "compiler"},
         {"step", "config"},
         {"recipes", "build", "rundir", "evaluation"},
-        {"weights", "programs"},
+        {"weights", "programs", "tensorboard"},
         {"loop"},
+    ],
+    "evaluation": [
+        {"inference", "analysis", "pictures"},
+        {"ink", "submission"},
+        {"digits", "lines", "segmentation"},
+        {"reading"},
+        {"robustness", "insight", "comparison"},
+        {"plots_style"},
+        {"plots_mosaic"},
+        {"plots_images", "plots_charts"},
+        {"plots"},
+        {"report_pictures"},
+        {"report"},
+        {"runs"},
     ],
 }
 LAYERS = [
@@ -39,9 +53,11 @@ LAYERS = [
     {"models"},
     *({f"training.{name}" for name in layer} for layer in WINGS["training"]),
     {"training"},
+    *({f"evaluation.{name}" for name in layer} for layer in WINGS["evaluation"]),
+    {"evaluation"},
     {""},  # the package itself
     {"cli.shell"},
-    {"cli.listing", "cli.measuring", "cli.runs"},
+    {"cli.digits", "cli.listing", "cli.measuring", "cli.reporting", "cli.runs"},
     {"cli"},
     {"__main__"},
 ]
@@ -50,12 +66,16 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 CLI = {name for name in RANK if name.partition(".")[0] == "cli"}
 HEAVY = {
     "tensorflow_datasets": {"data.prepared", "data.tfds_builders", "data.sources"},
-    "PIL": {"data.prepared", "data.tfds_builders", "data.sources"},
-    "sklearn": {"data.registry", "data.sources"},
+    "PIL": {"data.prepared", "data.tfds_builders", "data.sources", "evaluation.report_pictures"}
+    | {"evaluation.pictures", "evaluation.reading", "cli.digits"},
+    "sklearn": {"data.registry", "data.sources", "evaluation.analysis", "evaluation.insight"},
     "safetensors": {"training.weights"},
+    "tensorboardX": {"training.tensorboard"},
     "rich": {"training.callbacks", "cli.shell"},
     "tyro": CLI,
-    "matplotlib": set(),
+    "matplotlib": {"evaluation.plots_style", "evaluation.plots_mosaic"}
+    | {"evaluation.plots_images", "evaluation.plots_charts", "evaluation.report_pictures"},
+    "jinja2": {"evaluation.report"},
 }
 FORBIDDEN = ("tensorflow", "pickle", "cloudpickle", "dill")
 PURE = ("models", "training.step", "training.state", "training.metrics", "data.augment")
@@ -76,11 +96,11 @@ SCRIPTS = {
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
-    """Yields each imported module, and whether the import stands outside of all functions."""
+    """Yields each imported module, and whether importing its importer runs the import."""
     inside = {
         id(node)
         for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or for_types_alone(function)
         for node in ast.walk(function)
     }
     for node in ast.walk(tree):
@@ -94,6 +114,10 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
         else:
             continue
         yield from ((name, id(node) not in inside) for name in names)
+
+
+def for_types_alone(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def is_module(name: str) -> bool:
@@ -212,6 +236,8 @@ def test_script_uses_public_names_alone(name):
         (check_heavy_imports, "training.loop", "import tensorflow.data"),
         (check_heavy_imports, "training.loop", "def f():\n    from pickle import loads"),
         (check_heavy_imports, "training.callbacks", "import rich.progress"),
+        (check_heavy_imports, "evaluation.plots_style", "if DRAWING:\n    import matplotlib"),
+        (check_heavy_imports, "evaluation.report", "if TYPE_CHECKING:\n    import matplotlib"),
         (check_linen_stays_with_the_models, "training.state", "import flax.linen as nn"),
         (check_linen_stays_with_the_models, "training.state", "from flax import linen"),
         (check_purity, "models.ops", "from time import perf_counter"),
@@ -237,6 +263,7 @@ def test_a_check_finds_the_offence(check, name, source):
         (check_layers, "data.sources", "from mnistjax.data.files import read_idx"),
         (check_layers, "training.loop", "from mnistjax.data import Split"),
         (check_heavy_imports, "data.sources", "def f():\n    from PIL import Image"),
+        (check_heavy_imports, "evaluation.plots_style", "if TYPE_CHECKING:\n    import matplotlib"),
         (check_linen_stays_with_the_models, "training.state", "import flax.struct"),
         (check_purity, "training.loop", "import time"),
         (check_silence, "cli", "print(1)"),
@@ -302,4 +329,4 @@ def test_tables_are_the_only_public_names_without_a_docstring_of_their_own():
         for name in PUBLIC
         if name not in CALLABLES and not inspect.ismodule(getattr(mnistjax, name))
     }
-    assert tables == {"DATASETS", "MODELS", "OPTIMIZERS", "RECIPES", "SCHEDULES"}
+    assert tables == {"CORRUPTIONS", "DATASETS", "MODELS", "OPTIMIZERS", "RECIPES", "SCHEDULES"}

@@ -9,8 +9,11 @@ from typing import Any
 import tyro
 
 import mnistjax
+from mnistjax.cli.digits import predict, read
 from mnistjax.cli.listing import datasets, info, recipes
-from mnistjax.cli.measuring import evaluate
+from mnistjax.cli.measuring import compare, evaluate
+from mnistjax.cli.measuring import print_comparison as print_comparison
+from mnistjax.cli.reporting import report
 from mnistjax.cli.runs import RunArguments as RunArguments
 from mnistjax.cli.runs import parse_run_arguments as parse_run_arguments
 from mnistjax.cli.runs import run_flags
@@ -29,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands: dict[str, Callable[..., Any]] = {
         "train": run_flags(mnistjax.get_recipe("cnn"), words),
         "evaluate": evaluate,
+        "compare": compare,
+        "report": report,
+        "predict": predict,
+        "read": read,
         "info": info,
         "datasets": datasets,
         "recipes": recipes,

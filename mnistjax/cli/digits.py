@@ -1,0 +1,166 @@
+"""Commands that read digits of one's own."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+import mnistjax
+from mnistjax.atomic import atomic_path
+from mnistjax.cli.shell import writing
+from mnistjax.evaluation.digits import PreparedDigit, predict_prepared, prepare_picture
+
+
+def predict(
+    run: Annotated[Path, tyro.conf.Positional],
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    show: Path | None = None,
+    json: bool = False,
+    csv: Path | None = None,
+    output: Path | None = None,
+) -> None:
+    """Say which digits pictures show: any format, size, rotation, light and ink.
+
+    A line a picture: file, digit and its probability, runner-up and its probability, and a warning
+    where the picture looks like no digit. The status is 1 if a file could not be used; the others
+    are predicted all the same.
+
+    Args:
+        run: Run directory, or a weights file.
+        images: Pictures of one digit each.
+        show: Where to write what the network saw: a PNG file, or a folder for one a picture.
+        json: Print a JSON list instead.
+        csv: Instead of pictures, Kaggle's test.csv (header pixel0,...,pixel783).
+        output: File for Kaggle's ImageId,Label of every row of it.
+    """
+    if (csv is None) != (output is None):
+        raise mnistjax.ConfigError("--csv and --output go together: give both, or none")
+    if (csv is None) == (not images):
+        raise mnistjax.ConfigError("expected either pictures or --csv with --output")
+    trained = mnistjax.load_weights(run)
+    if csv is not None and output is not None:
+        with writing(output):
+            labels = mnistjax.write_submission(trained, csv, output)
+        print(f"labels of {len(labels):,} images in {output}")
+        return
+    files, prepared, failures = _prepare(images)
+    predictions = predict_prepared(trained, prepared)
+    print_predictions(files, predictions, as_json=json)
+    if show is not None and files:
+        _show_inputs(show, files, predictions)
+    if failures:
+        sys.exit(1)
+
+
+def _prepare(images: tuple[Path, ...]) -> tuple[list[Path], list[PreparedDigit], int]:
+    """Prepares the pictures that can be, and says on stderr what is wrong with each other one."""
+    files, prepared = [], []
+    for path in images:
+        try:
+            prepared.append(prepare_picture(path))
+        except mnistjax.DataFormatError as error:
+            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        else:
+            files.append(path)
+    return files, prepared, len(images) - len(files)
+
+
+def print_predictions(
+    files: list[Path], predictions: mnistjax.Predictions, *, as_json: bool = False
+) -> None:
+    """Prints a line a picture, or a JSON list.
+
+    Args:
+        files: the pictures.
+        predictions: what the network said of them.
+        as_json: whether to print JSON.
+    """
+    described = [_describe(file, predictions, index) for index, file in enumerate(files)]
+    if as_json:
+        print(json_format.dumps(described, indent=2))
+        return
+    for row in described:
+        warning = "".join(f"  warning: {text}" for text in row["warnings"])
+        print(
+            f"{row['file']}  {row['label']}  {row['probability']:.1%}  "
+            f"(then {row['runner_up']}, {row['runner_up_probability']:.1%}){warning}"
+        )
+
+
+def _describe(file: Path, predictions: mnistjax.Predictions, index: int) -> dict[str, Any]:
+    names, second = predictions.class_names, predictions.runners_up[index]
+    return {
+        "file": str(file),
+        "label": names[predictions.labels[index]],
+        "probability": float(predictions.confidences[index]),
+        "runner_up": names[second],
+        "runner_up_probability": float(predictions.probabilities[index, second]),
+        "warnings": list(predictions.warnings[index]),
+    }
+
+
+def _show_inputs(target: Path, files: list[Path], predictions: mnistjax.Predictions) -> None:
+    """Writes what the network saw, enlarged: all in one PNG file, or one a picture in a folder."""
+    planes = [np.kron(image[..., 0], np.ones((8, 8), np.uint8)) for image in predictions.inputs]
+    if target.suffix.lower() == ".png" and not target.is_dir():
+        _write_png(target, np.hstack([np.pad(plane, 4, constant_values=96) for plane in planes]))
+        return
+    taken: set[str] = set()
+    for file, plane in zip(files, planes, strict=True):
+        number = sum(name.split("/")[0] == file.stem for name in taken)
+        taken.add(f"{file.stem}/{number}")
+        _write_png(target / f"{file.stem}{f'-{number}' if number else ''}.png", plane)
+
+
+def _write_png(path: Path, plane: np.ndarray) -> None:
+    from PIL import Image
+
+    with writing(path), atomic_path(path) as temporary:
+        Image.fromarray(plane).save(temporary, "PNG")
+
+
+def read(
+    run: Annotated[Path, tyro.conf.Positional],
+    photo: Annotated[Path, tyro.conf.Positional],
+    output: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Read the digits of a photographed row or page: a postal code, a form, several lines.
+
+    A line a row: the digits, and the probability that all of them are right.
+
+    Args:
+        run: Run directory, or a weights file.
+        photo: Picture of one or more rows of digits.
+        output: Where to write the picture with a box and a label around every digit (PNG).
+        json: Print JSON with the box, label and probability of every digit instead.
+    """
+    trained = mnistjax.load_weights(run)
+    reading = mnistjax.read_digits(trained, photo)
+    if not reading.rows:
+        raise mnistjax.DataFormatError(f"expected digits, found none in {photo}")
+    if json:
+        print(json_format.dumps(_describe_reading(trained.info.class_names, reading), indent=2))
+    else:
+        for text, row in zip(reading.text.split("\n"), reading.rows, strict=True):
+            print(f"{text}  {np.prod([digit.confidence for digit in row]):.1%}")
+    if output is not None:
+        annotated = mnistjax.annotate(photo, reading, trained.info.class_names)
+        with writing(output), atomic_path(output) as temporary:
+            annotated.save(temporary, "PNG")
+
+
+def _describe_reading(names: tuple[str, ...], reading: mnistjax.Reading) -> dict[str, Any]:
+    rows = [
+        [
+            {"label": names[found.label], "probability": found.confidence, "box": found.box}
+            for found in row
+        ]
+        for row in reading.rows
+    ]
+    return {"text": reading.text, "probability": reading.confidence, "rows": rows}
