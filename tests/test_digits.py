@@ -327,8 +327,12 @@ def blot():
 
 @pytest.mark.parametrize(
     ("grey", "words"),
-    [(noise(), "contrast"), (several(), "several separate"), (dots(), "several separate")]
-    + [(blot(), "blot")],
+    [
+        (noise(), "contrast"),
+        (several(), "several separate"),
+        (dots(), "several separate"),
+        (blot(), "blot"),
+    ],
 )
 def test_what_looks_like_no_digit_gets_a_warning(grey, words):
     (warning,) = mnistjax.prepare_digit(grey).warnings

@@ -17,8 +17,10 @@ from mnistjax.evaluation.digits import PreparedDigit, predict_prepared, prepare_
 
 
 def predict(
-    run: Annotated[Path, tyro.conf.Positional],
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional] = (),
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    images: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")
+    ] = (),
     show: Path | None = None,
     json: bool = False,
     csv: Path | None = None,
@@ -85,7 +87,7 @@ def print_predictions(
         print(json_format.dumps(described, indent=2))
         return
     for row in described:
-        warning = "".join(f"  warning: {text}" for text in row["warnings"])
+        warning = f"  warning: {'; '.join(row['warnings'])}" if row["warnings"] else ""
         print(
             f"{row['file']}  {row['label']}  {row['probability']:.1%}  "
             f"(then {row['runner_up']}, {row['runner_up_probability']:.1%}){warning}"
@@ -125,8 +127,8 @@ def _write_png(path: Path, plane: np.ndarray) -> None:
 
 
 def read(
-    run: Annotated[Path, tyro.conf.Positional],
-    photo: Annotated[Path, tyro.conf.Positional],
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    photo: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO")],
     output: Path | None = None,
     json: bool = False,
 ) -> None:
