@@ -28,9 +28,8 @@ def predict(
 ) -> None:
     """Say which digits pictures show: any format, size, rotation, light and ink.
 
-    A line a picture: file, digit and its probability, runner-up and its probability, and a warning
-    where the picture looks like no digit. The status is 1 if a file could not be used; the others
-    are predicted all the same.
+    A line a picture: file, digit, probability, runner-up, and a warning where it looks like none.
+    The status is 1 if a file could not be used; the others are predicted all the same.
 
     Args:
         run: Run directory, or a weights file.

@@ -19,8 +19,15 @@ from mnistjax.training import TrainedModel
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-WIDEST, WIDTH_COST, LOWEST, LOW_COST, CUT_COST, SPLIT_COST = 0.8, 4.0, 0.85, 10.0, 6.0, 0.3
-WIDE = 0.85  # Width by height from which a piece may be several digits that touch.
+WIDE = 0.85  # In heights of a digit: a wider piece may be several digits that touch.
+
+# What is taken off the log probability of a piece, chosen on rows of MNIST's validation digits: for
+# each unit of width by height beyond WIDEST, for each height of a digit that it lacks below LOWEST,
+# for each height of a digit that a cut goes through ink, and for each digit more.
+WIDEST, WIDTH_COST = 0.8, 4.0
+LOWEST, LOW_COST = 0.85, 10.0
+CUT_COST = 6.0
+SPLIT_COST = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,10 +143,7 @@ def _read_row(trained: TrainedModel, row: list[Piece]) -> list[tuple[Piece, np.n
     return digits
 
 
-Candidates = dict[tuple[int, int], Piece]
-
-
-def _candidates(piece: Piece, height: float) -> tuple[np.ndarray, Candidates]:
+def _candidates(piece: Piece, height: float) -> tuple[np.ndarray, dict[tuple[int, int], Piece]]:
     """Returns the cuts of a piece, and what between two of them may be a digit."""
     if piece.width <= WIDE * height:
         return np.zeros(2), {(0, 1): piece}
