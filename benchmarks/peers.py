@@ -225,10 +225,7 @@ def make_row(
     first, *timed = answers[name]
     rates = [answer["images"] / answer["seconds"] for answer in timed]
     seconds = [answer["seconds"] for answer in timed]
-    ratios = None
-    if REFERENCE in answers:
-        reference = [answer["seconds"] for answer in answers[REFERENCE][1:]]
-        ratios = [mine / other for mine, other in zip(seconds, reference, strict=True)]
+    ratios = _ratios(seconds, answers.get(REFERENCE))
     return {
         "benchmark": "peers",
         "network": arguments.network,
@@ -257,6 +254,13 @@ def make_row(
         "load_average": round(os.getloadavg()[0], 2),
         "command": command(),
     }
+
+
+def _ratios(seconds: list[float], reference: list[Row] | None) -> list[float] | None:
+    """How much longer each round took than the reference's, which may be missing."""
+    if reference is None:
+        return None
+    return [mine / other["seconds"] for mine, other in zip(seconds, reference[1:], strict=True)]
 
 
 def disagreements(rows: Sequence[Row], tolerance: float) -> list[str]:

@@ -30,3 +30,24 @@ def mnist_dir() -> Path:
     if not (folder / "mnist" / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip(f"no mnist/train-images-idx3-ubyte.gz in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory) -> Path:
+    """The directory of a run on the embedded digits, without a report; not to be changed."""
+    import mnistjax
+
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    config = mnistjax.TrainConfig(
+        model="cnn", epochs=6, learning_rate=3e-3, schedule="one-cycle", shift=2
+    )
+    mnistjax.fit(config, mnistjax.load_dataset("digits"), workdir=workdir, report=False)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def digits_network(digits_run):
+    """The network of `digits_run`."""
+    import mnistjax
+
+    return mnistjax.load_weights(digits_run)

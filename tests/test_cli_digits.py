@@ -16,13 +16,8 @@ from mnistjax.cli import main
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "digits"
-    config = mnistjax.TrainConfig(
-        model="cnn", epochs=4, learning_rate=3e-3, schedule="one-cycle", shift=2
-    )
-    mnistjax.fit(config, mnistjax.load_dataset("digits"), workdir=workdir, report=False)
-    return workdir
+def run(digits_run):
+    return digits_run
 
 
 TEST = mnistjax.load_dataset("digits").test

@@ -352,13 +352,8 @@ def test_a_network_that_is_not_sure_says_so():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "digits"
-    config = mnistjax.TrainConfig(
-        model="cnn", epochs=6, learning_rate=3e-3, schedule="one-cycle", shift=2
-    )
-    mnistjax.fit(config, mnistjax.load_dataset("digits"), workdir=workdir, report=False)
-    return mnistjax.load_weights(workdir)
+def trained(digits_network):
+    return digits_network
 
 
 def test_arrays_are_predicted_as_they_are(trained):

@@ -168,5 +168,6 @@ def test_the_evaluation_step_adds_up_over_devices():
     )
     metrics = jax.device_get(step(variables, batch))
     assert expected.count == 4
-    for index in range(4):
-        assert_same(jax.tree.map(lambda leaf: leaf[index], metrics), expected)  # noqa: B023
+    leaves, structure = jax.tree.flatten(metrics)
+    for of_device in zip(*leaves, strict=True):
+        assert_same(jax.tree.unflatten(structure, of_device), expected)

@@ -168,8 +168,8 @@ def test_vmap_over_images_and_kernels_is_a_loop(road, op):
     xs, kernels = jnp.stack([x, 2 * x, -x]), others + kernel[None]
     together = jax.jit(jax.vmap(gradients))(xs, kernels)
     alone = jax.jit(gradients)
-    for i in range(3):
-        assert_close(jax.tree.map(lambda g: g[i], together), alone(xs[i], kernels[i]))  # noqa: B023
+    for i, (own_x, own_kernel) in enumerate(zip(xs, kernels, strict=True)):
+        assert_close([gradient[i] for gradient in together], list(alone(own_x, own_kernel)))
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -134,13 +134,8 @@ def test_the_best_path_is_the_best_of_all(last, random):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "digits"
-    config = mnistjax.TrainConfig(
-        model="cnn", epochs=6, learning_rate=3e-3, schedule="one-cycle", shift=2
-    )
-    mnistjax.fit(config, mnistjax.load_dataset("digits"), workdir=workdir, report=False)
-    return mnistjax.load_weights(workdir)
+def trained(digits_network):
+    return digits_network
 
 
 @pytest.fixture(scope="module")

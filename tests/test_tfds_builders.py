@@ -66,9 +66,9 @@ def test_what_was_prepared_is_the_standard_of_tfds(prepared):
 
 
 def test_the_builder_of_tfds_reads_it(prepared):
-    from tensorflow_datasets.image_classification.mnist import MNIST as Builder  # noqa: N811
+    from tensorflow_datasets.image_classification import mnist
 
-    builder = Builder(data_dir=str(prepared.path.parent.parent))
+    builder = mnist.MNIST(data_dir=str(prepared.path.parent.parent))
     records = builder.as_data_source("test")
     images = np.stack([records[index]["image"] for index in range(len(records))])
     labels = np.array([records[index]["label"] for index in range(len(records))], np.int32)

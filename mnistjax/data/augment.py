@@ -136,7 +136,7 @@ def cutout(images: jax.Array, *, key: jax.Array, size: int) -> jax.Array:
 
 
 def elastic(
-    images: jax.Array, *, key: jax.Array, pixels: float, smoothness: float = 4.0
+    images: jax.Array, *, key: jax.Array, pixels: float | jax.Array, smoothness: float = 4.0
 ) -> jax.Array:
     """Bends each image by a smooth random displacement (Simard, Steinkraus and Platt, 2003).
 

@@ -158,18 +158,17 @@ _jitted_epoch_order = functools.partial(jax.jit, static_argnums=(2, 3))(epoch_or
 def _prefetch(split: Split, order: np.ndarray) -> Iterator[Batch]:
     ahead: Batch | None = None
     for indices in order:
-        current, ahead = ahead, jax.device_put(_host_batch(split, indices))
+        current, ahead = ahead, _device_batch(split, indices)
         if current is not None:
             yield current
     if ahead is not None:
         yield ahead
 
 
-def _host_batch(split: Split, indices: np.ndarray) -> Batch:
+def _device_batch(split: Split, indices: np.ndarray) -> Batch:
     mask = indices >= 0
     images = np.zeros((len(indices), *split.images.shape[1:]), split.images.dtype)
     labels = np.zeros(len(indices), split.labels.dtype)
     images[mask] = split.images[indices[mask]]
     labels[mask] = split.labels[indices[mask]]
-    # NumPy arrays as yet: device_put makes them jax's.
-    return Batch(images, labels, mask)  # type: ignore[arg-type]
+    return Batch(*jax.device_put((images, labels, mask)))

@@ -126,8 +126,7 @@ def _invert(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Ar
 
 def _bend(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
     """Bends each image elastically, by `strength` pixels root mean square."""
-    # Typed for fixed strengths; a traced one multiplies just as well.
-    return elastic(images, key=key, pixels=strength)  # type: ignore[arg-type]
+    return elastic(images, key=key, pixels=strength)
 
 
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(

@@ -127,25 +127,28 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
         return logits.astype(jnp.float32), batch_stats
 
     def features(variables: Variables, images: jax.Array) -> jax.Array:
-        inputs: list[jax.Array] = []
-
-        def note(
-            method: Callable[..., Any],
-            args: Any,
-            kwargs: Any,
-            context: nn.module.InterceptorContext,
-        ) -> Any:
-            if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
-                inputs.append(args[0])
-            return method(*args, **kwargs)
-
-        with nn.intercept_methods(note):
-            apply(variables, images)
+        inputs = _dense_inputs(lambda: apply(variables, images))
         if not inputs:
             raise ValueError(f"expected a module with an nn.Dense, found {type(module).__name__}")
         return inputs[-1].reshape(len(images), -1).astype(jnp.float32)
 
     return Model(init, apply, name or type(module).__name__, features)
+
+
+def _dense_inputs(run: Callable[[], Any]) -> list[jax.Array]:
+    """Returns what each `nn.Dense` that `run` calls is given, in the order of the calls."""
+    inputs: list[jax.Array] = []
+
+    def note(
+        method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+    ) -> Any:
+        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            inputs.append(args[0])
+        return method(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        run()
+    return inputs
 
 
 def check_images(images: jax.Array) -> None:

@@ -100,11 +100,9 @@ def fit(
         # The last update may have spoiled weights whose loss was finite before it.
         _check_finite(plan, test, f"test loss after step {int(state.step)}")
         result = {
-            **_description(plan),
             **_figures(plan, state, history, test),
             "compile_seconds": compile_seconds,
             "total_seconds": time.perf_counter() - begin,
-            "versions": _versions(),
         }
         if path:
             save_weights(path / WEIGHTS, state.variables, config, dataset.info)
@@ -229,6 +227,8 @@ def _figures(
     train_seconds = sum(row["train_seconds"] for row in history)
     images = sum(row["images_per_second"] * row["train_seconds"] for row in history)
     return {
+        **_description(plan),
+        "versions": _versions(),
         "epochs": kept["epoch"],
         "steps": int(state.step),
         "train_accuracy": kept["train_accuracy"],

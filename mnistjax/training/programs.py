@@ -111,7 +111,7 @@ class Programs:
 
 def compile_programs(plan: Plan) -> Programs:
     """Compiles a run ahead of time, so that compilation and training can be told apart."""
-    config, model = plan.config, plan.model
+    config, model, info = plan.config, plan.model, plan.dataset.info
     optimizer = build_optimizer(config, plan.steps)
     train_step = build_train_step(config, model, optimizer)
     state_key, order_key = jax.random.split(jax.random.key(config.seed))
@@ -127,7 +127,6 @@ def compile_programs(plan: Plan) -> Programs:
         return epoch_order(key, epoch, len(images), config.batch_size)
 
     state = jax.eval_shape(create_state, state_key)
-    metrics = Metrics.empty(plan.dataset.info.num_classes)
     rows = jax.eval_shape(draw_order, order_key, 0)
     test = make_chunks(plan.dataset.test)
     validation = make_chunks(plan.validation) if plan.validation else []
@@ -135,7 +134,7 @@ def compile_programs(plan: Plan) -> Programs:
         make_epoch_fn(train_step), donate_argnums=(0, 1), compiler_options=compiler_options()
     )
     train, init, order, evaluation = _compile_at_once(
-        (epoch_fn, (state, metrics, images, labels, rows, 0, 0)),
+        (epoch_fn, (state, Metrics.empty(info.num_classes), images, labels, rows, 0, 0)),
         (jax.jit(create_state), (state_key,)),
         (jax.jit(draw_order), (order_key, 0)),
         (jitted_evaluation(model), (state.variables, *test[0])),
