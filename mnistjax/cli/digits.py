@@ -13,7 +13,7 @@ import tyro
 import mnistjax
 from mnistjax.atomic import atomic_path
 from mnistjax.cli.shell import writing
-from mnistjax.evaluation.digits import PreparedDigit, predict_prepared, prepare_picture
+from mnistjax.reading.digits import PreparedDigit, predict_prepared, prepare_picture
 
 
 def predict(

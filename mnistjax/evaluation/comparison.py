@@ -14,7 +14,7 @@ import numpy as np
 from mnistjax.data import Split, load_dataset
 from mnistjax.errors import RunError
 from mnistjax.evaluation.inference import predict_probabilities
-from mnistjax.training import TrainConfig, TrainedModel, load_weights, read_result
+from mnistjax.runs import TrainConfig, TrainedModel, load_weights, read_result
 
 _EXACT_BELOW = 25
 

@@ -13,7 +13,8 @@ import numpy as np
 from mnistjax.data import Dataset, DatasetInfo, load_dataset
 from mnistjax.errors import ConfigError
 from mnistjax.models import Model, Variables
-from mnistjax.training import TrainedModel, load_weights, scale_pixels
+from mnistjax.runs import TrainedModel, load_weights
+from mnistjax.training import scale_pixels
 
 
 def predict_probabilities(

@@ -1,26 +1,11 @@
 """How it learns: state, step, metrics, optimizers, configuration, and the loop around them."""
 
-from mnistjax.training.build import build_augment as build_augment
-from mnistjax.training.build import build_model as build_model
-from mnistjax.training.build import build_optimizer as build_optimizer
-from mnistjax.training.build import build_train_step as build_train_step
-from mnistjax.training.callbacks import Callback as Callback
-from mnistjax.training.callbacks import ProgressBar as ProgressBar
 from mnistjax.training.compiler import compiler_options as compiler_options
-from mnistjax.training.config import TrainConfig as TrainConfig
-from mnistjax.training.evaluation import evaluate as evaluate
-from mnistjax.training.loop import FitResult as FitResult
-from mnistjax.training.loop import fit as fit
 from mnistjax.training.metrics import Metrics as Metrics
 from mnistjax.training.optimizers import OPTIMIZERS as OPTIMIZERS
 from mnistjax.training.optimizers import SCHEDULES as SCHEDULES
 from mnistjax.training.optimizers import make_optimizer as make_optimizer
 from mnistjax.training.optimizers import make_schedule as make_schedule
-from mnistjax.training.recipes import RECIPES as RECIPES
-from mnistjax.training.recipes import Recipe as Recipe
-from mnistjax.training.recipes import get_recipe as get_recipe
-from mnistjax.training.rundir import read_metrics as read_metrics
-from mnistjax.training.rundir import read_result as read_result
 from mnistjax.training.state import TrainState as TrainState
 from mnistjax.training.state import create_train_state as create_train_state
 from mnistjax.training.step import make_epoch_fn as make_epoch_fn
@@ -28,7 +13,3 @@ from mnistjax.training.step import make_eval_fn as make_eval_fn
 from mnistjax.training.step import make_eval_step as make_eval_step
 from mnistjax.training.step import make_train_step as make_train_step
 from mnistjax.training.step import scale_pixels as scale_pixels
-from mnistjax.training.tensorboard import TensorBoard as TensorBoard
-from mnistjax.training.weights import TrainedModel as TrainedModel
-from mnistjax.training.weights import load_weights as load_weights
-from mnistjax.training.weights import save_weights as save_weights

@@ -1,0 +1,302 @@
+"""A run as one page: `report.html` opens from disk, loads nothing, and shows what was learned."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnistjax.atomic import atomic_path, write_text_atomically
+from mnistjax.data import Dataset
+from mnistjax.errors import RunError
+from mnistjax.evaluation.analysis import Analysis, Calibration, analyse, known_wrong_labels
+from mnistjax.evaluation.inference import check_same_kind, predict_probabilities
+from mnistjax.evaluation.robustness import Robustness, measure_robustness
+from mnistjax.report.pictures import Picture, draw_pictures, encode_image
+from mnistjax.runs import TrainedModel, load_weights, read_metrics, read_result
+from mnistjax.runs.directory import METRICS, PLOTS, REPORT, RESULT
+
+_MOST_MISTAKES = 1000
+_ROBUSTNESS_IMAGES = 1000  # All of MNIST, 31 times over, would take most of a minute.
+_MATRIX_CLASSES = 20  # A larger matrix is a picture: as a table it would be wider than a page.
+_SHADES = 5
+_MOST_EPOCHS = 12
+_RESULT_KEYS = {
+    *("model", "parameters", "source", "train_count", "validation_count", "test_count", "epochs"),
+    *("steps", "validation_accuracy", "train_seconds", "compile_seconds", "total_seconds"),
+    *("images_per_second", "device", "device_count", "versions"),
+}
+_METRICS_KEYS = {
+    *("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
+}
+_SECTIONS = (
+    ("learning", "Learning"),
+    ("confusions", "Confusions"),
+    ("mistakes", "Mistakes"),
+    ("confidence", "Confidence"),
+    ("robustness", "Robustness"),
+    ("inside", "Inside"),
+    ("data", "Data"),
+    ("run", "Run"),
+)
+
+
+def write_report(
+    run: str | os.PathLike[str],
+    dataset: Dataset,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Writes `report.html` of a finished run, and its pictures to `plots/` of the run directory.
+
+    The page holds everything in one file: figures, learning curves, confusion matrix, all mistakes
+    with a filter, calibration, robustness, a look inside the network, the data, the settings. The
+    same run gives the same bytes on the same machine.
+
+    Args:
+        run: the run directory.
+        dataset: the data set that the network was trained on.
+        output: the file to write; `report.html` in the run directory if None.
+        seed: decides what is drawn at random: corruptions, augmentation, the embedding.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        RunError: the run has not come to its end, its files are damaged, or the report cannot be
+            written.
+        ConfigError: the data set has other classes, or images of another shape, than the network.
+    """
+    trained = load_weights(run)
+    result, history = _read_figures(Path(run))
+    check_same_kind(trained.info, dataset.info, run)
+    images, labels = dataset.test.images, dataset.test.labels
+    probabilities = predict_probabilities(trained.model, trained.variables, images)
+    doubtful = known_wrong_labels(dataset)
+    analysis = analyse(probabilities, labels, dataset.info, known_wrong=doubtful)
+    robustness = measure_robustness(
+        trained.model, trained.variables, dataset.test, seed=seed, limit=_ROBUSTNESS_IMAGES
+    )
+    pictures = draw_pictures(trained, dataset, analysis, robustness, history, seed=seed)
+    page = _render(
+        {
+            **_describe_run(trained, dataset, result),
+            **_describe_history(history),
+            **_describe_analysis(analysis),
+            **_describe_mistakes(analysis, images, doubtful),
+            **_describe_robustness(robustness),
+            "pictures": {name: _describe_picture(picture) for name, picture in pictures.items()},
+        }
+    )
+    return _write(Path(run), Path(output) if output else Path(run) / REPORT, page, pictures)
+
+
+def _read_figures(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Reads `result.json` and `metrics.jsonl`, and checks that they hold what a report shows."""
+    if not run.is_dir():
+        raise RunError(f"expected the directory of a run, found the file {run}")
+    result, history = read_result(run), read_metrics(run)
+    expected = [(RESULT, result, _RESULT_KEYS), *((METRICS, row, _METRICS_KEYS) for row in history)]
+    for name, found, keys in expected:
+        missing = sorted(keys - found.keys())
+        if missing:
+            raise RunError(
+                f"expected {', '.join(missing)} in {run / name}, as this version of mnistjax writes"
+            )
+    return result, history
+
+
+def _write(run: Path, output: Path, page: str, pictures: Mapping[str, Picture]) -> Path:
+    try:
+        for name, picture in pictures.items():
+            with atomic_path(run / PLOTS / f"{name}.png") as temporary:
+                temporary.write_bytes(picture.png)
+        write_text_atomically(output, page)
+    except OSError as error:
+        raise RunError(f"expected to write the report to {output}: {error}") from error
+    return output
+
+
+def _describe_run(
+    trained: TrainedModel, dataset: Dataset, result: Mapping[str, Any]
+) -> dict[str, Any]:
+    values = dataclasses.asdict(trained.config)
+    settings = [(name, value) for name, value in values.items() if value is not None]
+    conditions = [
+        ("data set", dataset.info.name),
+        ("data source", result["source"]),
+        ("training images", f"{result['train_count']:,}"),
+        ("validation images", f"{result['validation_count']:,}"),
+        ("test images", f"{result['test_count']:,}"),
+        ("epochs", f"{result['epochs']:g}"),
+        ("updates", f"{result['steps']:,}"),
+        ("device", result["device"]),
+        ("devices", result["device_count"]),
+        ("seconds in all", f"{result['total_seconds']:.1f}"),
+    ]
+    notes = []
+    if trained.config.validation_fraction:
+        notes.append(
+            "Training figures are means over the epoch while the weights still change, with "
+            "dropout and augmentation where the run has them, so validation may look better."
+        )
+    if trained.config.patience is not None:
+        notes.append(f"The weights are those after epoch {result['epochs']:g}, the best one.")
+    recipe = "" if trained.config.recipe == "custom" else f"{trained.config.recipe}: "
+    return {
+        "title": f"{recipe}{trained.config.model} on {dataset.info.name}",
+        "sections": _SECTIONS,
+        "result": result,
+        "settings": [(name.replace("_", " "), value) for name, value in settings],
+        "conditions": conditions,
+        "learning_note": " ".join(notes),
+        "image_height": dataset.info.image_shape[0],
+        "image_width": dataset.info.image_shape[1],
+    }
+
+
+def _describe_history(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    chosen = np.linspace(0, len(history) - 1, min(len(history), _MOST_EPOCHS)).round().astype(int)
+    return {"epochs": [history[index] for index in chosen], "epoch_count": len(history)}
+
+
+def _describe_analysis(analysis: Analysis) -> dict[str, Any]:
+    names = analysis.class_names
+    return {
+        "analysis": analysis,
+        "count": len(analysis.labels),
+        "names": names,
+        "long_names": max(map(len, names)) > 3,
+        "matrix": _describe_matrix(analysis.confusion) if len(names) <= _MATRIX_CLASSES else None,
+        "bins": _describe_bins(analysis.calibration),
+    }
+
+
+def _describe_bins(calibration: Calibration) -> list[dict[str, Any]]:
+    return [
+        {
+            "low": float(calibration.edges[index]),
+            "high": float(calibration.edges[index + 1]),
+            "confidence": float(calibration.confidence[index]),
+            "accuracy": float(calibration.accuracy[index]),
+            "count": int(calibration.counts[index]),
+        }
+        for index in np.flatnonzero(calibration.counts)
+    ]
+
+
+def _describe_matrix(confusion: np.ndarray) -> list[list[dict[str, Any]]]:
+    mistakes = confusion * ~np.eye(len(confusion), dtype=bool)
+    # Square roots, or one large cell would leave no shade for the others.
+    shares = np.sqrt(mistakes / max(int(mistakes.max()), 1))
+    return [
+        [
+            {
+                "true": true,
+                "predicted": predicted,
+                "right": true == predicted,
+                "count": int(count),
+                "shade": math.ceil(_SHADES * shares[true, predicted]),
+            }
+            for predicted, count in enumerate(row)
+        ]
+        for true, row in enumerate(confusion)
+    ]
+
+
+def _describe_mistakes(
+    analysis: Analysis, images: np.ndarray, doubtful: Sequence[int]
+) -> dict[str, Any]:
+    shown = analysis.mistakes[:_MOST_MISTAKES]
+    known = set(doubtful)
+    sides = {"true": analysis.labels[shown], "predicted": analysis.predictions[shown]}
+    mistakes = [
+        {
+            "index": int(index),
+            "true": int(true),
+            "predicted": int(predicted),
+            "confidence": float(analysis.confidences[index]),
+            "doubtful": int(index) in known,
+            "uri": encode_image(images[index]),
+        }
+        for index, true, predicted in zip(shown, sides["true"], sides["predicted"], strict=True)
+    ]
+    options = {
+        side: [
+            {"value": int(label), "name": analysis.class_names[label], "count": int(count)}
+            for label, count in zip(*np.unique(labels, return_counts=True), strict=True)
+        ]
+        for side, labels in sides.items()
+    }
+    return {
+        "mistakes": mistakes,
+        "mistake_count": len(analysis.mistakes),
+        "options": options,
+        "doubtful": known,
+    }
+
+
+def _describe_robustness(rows: Sequence[Robustness]) -> dict[str, Any]:
+    changed = [row for row in rows if row.corruption != "none"]
+    kinds = [list(kind) for _, kind in groupby(changed, lambda row: row.corruption)]
+    return {
+        "robust_clean": rows[0].accuracy,
+        "robust_count": rows[0].count,
+        "robust_columns": max(map(len, kinds)),
+        "robust_rows": [(kind[0].corruption, kind[0].unit, kind) for kind in kinds],
+    }
+
+
+def _describe_picture(picture: Picture) -> dict[str, Any]:
+    width, height = picture.size
+    return {"uri": picture.uri, "alt": picture.description, "width": width, "height": height}
+
+
+def _render(facts: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("mnistjax.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": lambda share, digits: f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%",
+        "thousands": lambda count: f"{count:,}",
+        "seconds": _name_seconds,
+    }
+    style = environment.get_template("report.css").render()
+    script = environment.get_template("report.js").render()
+    return environment.get_template("report.html.j2").render(
+        **facts,
+        style=Markup(style),
+        style_hash=_hash(style),
+        script=Markup(script),
+        script_hash=_hash(script),
+    )
+
+
+def _hash(text: str) -> str:
+    """Returns what a Content-Security-Policy lets a style or script of this text in by."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _name_seconds(seconds: float) -> str:
+    """Words a duration: 0.8 s, 28.4 s, 3 min 20 s."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60} s"

@@ -1,0 +1,63 @@
+"""From a configuration to the network, optimizer, augmentation and train step that it names."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import optax
+
+from mnistjax.data import DatasetInfo
+from mnistjax.data.augment import Augment, compose, cutout, elastic, random_affine, random_shift
+from mnistjax.models import Model, create_model
+from mnistjax.runs.config import TrainConfig
+from mnistjax.training.optimizers import make_optimizer, make_schedule
+from mnistjax.training.step import TrainStep, make_train_step
+
+
+def build_model(config: TrainConfig, info: DatasetInfo) -> Model:
+    """Returns the network of a configuration, with as many outputs as the data set has classes."""
+    return create_model(config.model, num_classes=info.num_classes)
+
+
+def build_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of a configuration, with its schedule over `steps` updates."""
+    schedule = make_schedule(
+        config.schedule, config.learning_rate, steps, warmup_steps=int(config.warmup * steps)
+    )
+    return make_optimizer(
+        config.optimizer,
+        schedule,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+        **config.optimizer_settings,
+    )
+
+
+def build_augment(config: TrainConfig) -> Augment | None:
+    """Returns the augmentation of a configuration, or None where it asks for none."""
+    parts: list[Augment] = []
+    if config.rotate or config.scale:
+        # One resampling for all three: each would blur a little more.
+        parts.append(
+            partial(random_affine, pixels=config.shift, degrees=config.rotate, scale=config.scale)
+        )
+    elif config.shift:
+        parts.append(partial(random_shift, pixels=config.shift))
+    if config.elastic:
+        parts.append(partial(elastic, pixels=config.elastic))
+    if config.cutout:
+        parts.append(partial(cutout, size=config.cutout))
+    return compose(*parts) if parts else None
+
+
+def build_train_step(
+    config: TrainConfig, model: Model, optimizer: optax.GradientTransformation
+) -> TrainStep:
+    """Returns the train step of a configuration, `(state, batch) -> (state, metrics)`."""
+    return make_train_step(
+        model,
+        optimizer,
+        augment=build_augment(config),
+        label_smoothing=config.label_smoothing,
+        ema_decay=config.ema_decay,
+    )

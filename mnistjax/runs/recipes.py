@@ -1,0 +1,119 @@
+"""Recipes: settings with a name and a result to reach."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from mnistjax.errors import UnknownNameError
+from mnistjax.runs.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A configuration, and what it is to reach on MNIST.
+
+    Attributes:
+        config: the settings.
+        target: the published accuracy, in percent; for `speed`, our own goal.
+        measured_on: the split that it is measured on, "validation" or "test".
+        summary: one line about the network and its training.
+    """
+
+    config: TrainConfig
+    target: float
+    measured_on: str
+    summary: str
+
+
+def _recipe(name: str, summary: str, target: float, measured_on: str, **settings: object) -> Recipe:
+    config = TrainConfig().replace(recipe=name, model=name, **settings)
+    return Recipe(config, target, measured_on, summary)
+
+
+_ALL = (
+    _recipe(
+        "softmax",
+        "Dense 10: softmax (logistic) regression",
+        92.57,
+        "test",
+        epochs=20,
+        validation_fraction=0.0,
+    ),
+    _recipe(
+        "mlp",
+        "Dense 100 ReLU, Dense 10; SGD with momentum",
+        97.0,
+        "validation",
+        optimizer="momentum",
+        learning_rate=0.01,
+        epochs=15,
+        batch_size=64,
+    ),
+    _recipe(
+        "mlp-50-50",
+        "Dense 50 ReLU twice, Dense 10; Adam",
+        97.2,
+        "test",
+        epochs=10,
+        batch_size=32,
+        validation_fraction=0.0,
+    ),
+    _recipe(
+        "cnn",
+        "Conv 32 and Conv 64, 3x3, each with ReLU and max pooling, Dropout 0.3, Dense 10; Adam",
+        98.9,
+        "validation",
+        epochs=10,
+        batch_size=32,
+        validation_fraction=0.3,
+    ),
+    _recipe(
+        "cnn-dropout",
+        "Conv 8 5x5 and Conv 16 3x3 with dropout after each stage, Dense 256, Dense 10; Adam",
+        98.9,
+        "validation",
+        epochs=10,
+        batch_size=64,
+    ),
+    _recipe(
+        "cnn-bn",
+        "Conv 32, 64, 128, 3x3, with batch normalisation, Dense 128 and 64 with dropout; Adam",
+        99.27,
+        "test",
+        epochs=10,
+        schedule="cosine",
+        shift=2,
+        rotate=10.0,
+        scale=0.1,
+    ),
+    _recipe(
+        "speed",
+        "Conv 24 5x5 and Conv 32 3x3 with ReLU and max pooling, Dense 256, Dense 10; one-cycle "
+        "Adam, label smoothing",
+        99.0,
+        "test",
+        # Less than an epoch; chosen, like the rest, on held-out training images.
+        epochs=0.8,
+        learning_rate=7e-3,
+        b1=0.7,
+        b2=0.9,
+        schedule="one-cycle",
+        label_smoothing=0.1,
+        validation_fraction=0.0,
+    ),
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({r.config.recipe: r for r in _ALL})
+
+
+def get_recipe(name: str) -> TrainConfig:
+    """Returns the settings of a recipe; change some with `.replace(...)`.
+
+    Raises:
+        UnknownNameError: no recipe has this name.
+    """
+    if name not in RECIPES:
+        raise UnknownNameError("recipe", name, RECIPES)
+    return RECIPES[name].config

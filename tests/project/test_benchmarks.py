@@ -1,0 +1,268 @@
+"""The benchmarks count, sum up and write what they promise; how fast anything is, is not tested."""
+
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tyro
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mnistjax
+
+# The benchmarks are scripts: Python finds what lies beside one when it starts it.
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import accuracy
+import conditions
+import flops
+import fresh_process
+import peers
+import programs
+import readme
+import startup
+import throughput
+import time_to_accuracy
+
+CONDITIONS = {"versions", "device", "platform", "processor", "cores", "threads", "command"}
+
+
+def test_flops_are_those_counted_by_hand():
+    def layers(name):
+        return flops.layer_flops(mnistjax.create_model(name), (28, 28, 1))
+
+    # Output pixels x kernel x inputs x outputs, 2 FLOPs each.
+    cnn = [2 * 26 * 26 * 9 * 1 * 32, 2 * 11 * 11 * 9 * 32 * 64, 2 * 1600 * 10]
+    assert layers("cnn") == cnn
+    assert flops.training_flops(cnn) == 14_256_384
+    assert layers("mlp-50-50") == [2 * 784 * 50, 2 * 50 * 50, 2 * 50 * 10]
+    stages = [2 * side**2 * 9 * i * o for side, i, o in [(28, 1, 32), (14, 32, 64), (7, 64, 128)]]
+    dense = [2 * 6272 * 128, 2 * 128 * 64, 2 * 64 * 10]
+    assert layers("cnn-bn") == stages + dense
+
+
+@given(st.lists(st.integers(1, 40), max_size=3), st.integers(1, 9), st.integers(2, 12))
+def test_flops_of_dense_networks(widths, side, classes):
+    model = mnistjax.create_model("mlp", features=tuple(widths), num_classes=classes)
+    sizes = [side * side, *widths, classes]
+    expected = [2 * i * o for i, o in itertools.pairwise(sizes)]
+    assert flops.layer_flops(model, (side, side, 1)) == expected
+
+
+def test_flops_in_loops():
+    square = jnp.ones((3, 3))
+
+    def model_of(function):
+        return mnistjax.Model(
+            init=lambda key, images: {"params": {}, "batch_stats": {}},
+            apply=lambda variables, images, **_: (function(images), {}),
+        )
+
+    def scanned(images):
+        return jax.lax.scan(lambda x, _: (x @ square, None), images, length=5)[0]
+
+    def repeated(images):
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ square, images)
+
+    def doubled(images):
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x + x, images)
+
+    shape = (4, 3, 3)
+    assert flops.layer_flops(model_of(scanned), shape) == [5 * 2 * 4 * 3 * 3 * 3]
+    assert flops.layer_flops(model_of(doubled), shape) == []
+    with pytest.raises(ValueError, match="unknown length"):
+        flops.layer_flops(model_of(repeated), shape)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_matmul_peak_is_a_rate(dtype):
+    assert 0 < flops.matmul_peak(dtype, sizes=(16, 32), seconds=0.0) < math.inf
+
+
+def test_command_is_told_without_paths():
+    words = ["/somewhere/benchmarks/peers.py", "--data-dir", "/data", "--rounds", "3"]
+    words += ["--python=/bin/python", "--json", "results/a b.jsonl"]
+    expected = "python benchmarks/peers.py --rounds 3 --json 'results/a b.jsonl'"
+    assert conditions.command(words) == expected
+
+
+def test_table_is_markdown():
+    rows = [{"a": 1, "b": "long text"}, {"a": 100, "b": ""}]
+    text = conditions.table(rows, {"n": lambda row: str(row["a"]), "text": lambda row: row["b"]})
+    lines = text.split("\n")
+    assert [line.strip("|").split("|")[0].strip() for line in lines] == ["n", "-----", "1", "100"]
+    assert len({len(line) for line in lines}) == 1
+
+
+@given(st.lists(st.floats(0.1, 1e6), min_size=1))
+def test_spread(values):
+    figures = conditions.spread("x", values)
+    assert figures["x_min"] <= figures["x"] <= figures["x_max"]
+    assert figures["x"] == pytest.approx(np.median(values))
+    assert figures["x_runs"] == values
+
+
+def test_json_lines(tmp_path):
+    rows = [{"a": 1}, {"a": [2.5, None]}]
+    conditions.write_json_lines(tmp_path / "new" / "rows.jsonl", rows)
+    conditions.write_json_lines(None, rows)
+    assert readme.read_lines(tmp_path / "new", "rows") == rows
+
+
+@pytest.mark.parametrize(
+    "program", [throughput, time_to_accuracy, startup, peers], ids=lambda program: program.__name__
+)
+def test_arguments_parse(program):
+    assert tyro.cli(program.Arguments, args=[]) == program.Arguments()
+
+
+def tiny_images(count):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 28, 28, 1), np.uint8)
+    return mnistjax.Split(images, random.integers(0, 10, count, np.int32))
+
+
+@pytest.mark.parametrize(("phase", "feed"), list(programs.PROGRAMS))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_throughput_row(phase, feed, dtype):
+    arguments = throughput.Arguments(devices=2, runs=2, seconds=0.0, dtype=dtype)
+    case = throughput.make_case(mnistjax.get_recipe("mlp"), 4, tiny_images(21), arguments)
+    row = throughput.measure(case, phase, feed, 1e9, arguments)
+    layers = [2 * 784 * 100, 2 * 100 * 10]
+    counted = sum(layers) if phase == "inference" else 3 * sum(layers) - layers[0]
+    assert row["flops_per_image"] == counted
+    assert (row["batch_size_per_device"], row["devices"], row["dtype"]) == (4, 2, dtype)
+    assert row["flops_per_second_per_device"] == pytest.approx(
+        row["images_per_second_per_device"] * counted
+    )
+    assert row["share_of_peak"] == pytest.approx(row["flops_per_second_per_device"] / 1e9)
+    np.testing.assert_allclose(
+        [4 / seconds for seconds in row["step_seconds_runs"]],
+        row["images_per_second_per_device_runs"],
+    )
+    assert row["compile_seconds"] > 0
+    shown = conditions.table([row], throughput.COLUMNS)
+    assert shown.count("\n") == 2
+    json.dumps(row)
+
+
+def test_measured_training_is_training():
+    """The resident program really takes its steps: on few images, the loss falls."""
+    arguments = throughput.Arguments()
+    case = throughput.make_case(mnistjax.get_recipe("mlp"), 8, tiny_images(16), arguments)
+    run, _ = programs.PROGRAMS["training", "device"](case)
+    sums = [0.0]
+    for _ in range(30):
+        state, metrics = run()
+        sums.append(float(metrics.loss_sum))
+    losses = np.diff(sums)
+    assert int(state.step) == 30 * case.steps
+    assert losses[-1] < losses[0] / 2
+
+
+def test_throughput_refuses_what_is_not_there():
+    arguments = throughput.Arguments(devices=99)
+    with pytest.raises(mnistjax.ConfigError, match="at most 4 devices"):
+        throughput.make_case(mnistjax.get_recipe("mlp"), 1, tiny_images(200), arguments)
+    with pytest.raises(mnistjax.ConfigError, match="batch_size"):
+        throughput.make_case(mnistjax.get_recipe("mlp"), 9, tiny_images(8), throughput.Arguments())
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """A cold and a warm training on the embedded digits, each in a process of its own."""
+    config = mnistjax.get_recipe("softmax").replace(steps=startup.STEPS, dataset="digits")
+    with fresh_process.fresh_place("digits", None) as place:
+        found = [fresh_process.run_once(config, place) for _ in range(2)]
+        assert any(place.compiled.iterdir())
+    assert not place.compiled.exists()
+    return found
+
+
+def test_startup_rows(runs):
+    rows = [startup.make_row("softmax", *pair) for pair in zip(("cold", "warm"), runs, strict=True)]
+    for row in rows:
+        stages = [row[f"{stage}_seconds"] for stage in startup.STAGES]
+        assert all(seconds >= 0 for seconds in stages)
+        assert row["total_seconds"] == pytest.approx(sum(stages))
+        assert set(row) >= CONDITIONS
+        assert startup.summarise([row])["total_seconds_max"] == row["total_seconds"]
+    assert len(readme.startup_table(rows).splitlines()) == 4
+
+
+def test_time_to_accuracy_rows(runs):
+    rows = [time_to_accuracy.make_row("cold", 0.0, runs[0])]
+    rows.append(time_to_accuracy.make_row("warm", 0.0, runs[1]))
+    for row, run in zip(rows, runs, strict=True):
+        assert set(row) >= CONDITIONS
+        assert "source" not in row
+        assert row["test_count"] == 360
+        assert row["steps"] == startup.STEPS
+        assert row["process_seconds"] == pytest.approx(sum(run["stages"].values()))
+    # The same seed in two processes, one of which found its programs compiled.
+    assert rows[0]["test_accuracy"] == rows[1]["test_accuracy"]
+    assert len(readme.time_to_accuracy_table(rows).splitlines()) == 3
+
+
+def test_a_run_that_fails_ends_in_its_message(tmp_path):
+    config = mnistjax.get_recipe("softmax").replace(dataset=str(tmp_path / "nowhere"))
+    place = fresh_process.FreshPlace(tmp_path, tmp_path, tmp_path)
+    with pytest.raises(SystemExit, match=r"error: .*nowhere"):
+        fresh_process.run_once(config, place)
+
+
+def test_fresh_place_copies_published_files_alone(tmp_path):
+    folder = tmp_path / "mnist"
+    (folder / ".mnistjax").mkdir(parents=True)
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(b"pixels")
+    with fresh_process.fresh_place("mnist", tmp_path) as place:
+        copied = place.data_dir / "mnist"
+        assert [path.name for path in copied.iterdir()] == ["train-images-idx3-ubyte.gz"]
+
+
+def seed_row(accuracy, cache, seconds):
+    names = ("train", "evaluation", "compile", "process")
+    times = {f"{name}_seconds": seconds for name in names}
+    accuracies = {"test_accuracy": accuracy, "target_accuracy": 0.9}
+    return {"recipe": "r", "cache": cache, **accuracies, **times}
+
+
+def test_all_seeds_are_summed_up():
+    rows = [seed_row(0.89, "cold", 9.0), seed_row(0.91, "warm", 1.0), seed_row(0.93, "warm", 3.0)]
+    summary = time_to_accuracy.summarise(rows)
+    assert summary["accuracy_mean"] == pytest.approx(0.91)
+    assert summary["accuracy_sd"] == pytest.approx(0.02)
+    assert summary["reached"]
+    assert (summary["compile_seconds_cold"], summary["compile_seconds_warm"]) == (9.0, 2.0)
+    assert not time_to_accuracy.summarise(rows[:1])["reached"]
+    assert "0.930" not in conditions.table([summary], time_to_accuracy.COLUMNS)
+    assert "91.000 ± 2.000" in conditions.table([summary], time_to_accuracy.COLUMNS)
+
+
+def test_throughput_table_of_the_readme():
+    row = {"recipe": "mlp", "device": "chip", "devices": 2, "dtype": "float32"}
+    row |= {"batch_size_per_device": 8, "images_per_second_per_device": 1234.5}
+    row |= {"share_of_peak": 0.123}
+    cells = [("training", "device"), ("training", "host"), ("inference", "device")]
+    rows = [row | {"phase": phase, "feed": feed} for phase, feed in cells]
+    last = readme.throughput_table(rows).splitlines()[-1]
+    expected = "| `mlp` | 2 x chip | float32 | 8 | 1,234 | 1,234 | 12% | 1,234 |"
+    assert last == expected
+    assert "| 12% |  |" in readme.throughput_table(rows[:2])
+
+
+def test_new_accuracy_rows_replace_old_ones_and_no_others():
+    old = [{"recipe": "mlp", "seed": 0, "a": 1}, {"recipe": "softmax", "seed": 0, "a": 1}]
+    new = [{"recipe": "mlp", "seed": 1, "a": 2}, {"recipe": "mlp", "seed": 0, "a": 2}]
+    rows = accuracy.merge(old, new)
+    assert [(row["recipe"], row["seed"], row["a"]) for row in rows] == [
+        ("softmax", 0, 1),
+        ("mlp", 0, 2),
+        ("mlp", 1, 2),
+    ]

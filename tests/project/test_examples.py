@@ -1,0 +1,77 @@
+"""The examples run as they are called, and the flags of a training program are read as meant."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+import mnistjax
+from mnistjax.cli import parse_run_arguments
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def run_example(tmp_path, monkeypatch, capsys):
+    """Runs an example on the embedded digits, in an empty folder; returns what it printed."""
+    digits = mnistjax.load_dataset("digits")
+
+    def run(name, *words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(mnistjax, "load_dataset", lambda *args, **options: digits)
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_train_cnn_needs_no_flag(run_example, tmp_path):
+    text = run_example("train_cnn.py")
+    (workdir,) = (tmp_path / "runs").iterdir()
+    result = json.loads((workdir / "result.json").read_text())
+    assert f"test accuracy {result['test_accuracy']:.2%} on all 360 images" in text
+    assert f"results in {workdir.relative_to(tmp_path)}" in text
+    assert (
+        len(re.findall(r"^epoch .* loss .* training .* validation .* images/s$", text, re.M)) == 8
+    )
+    assert result["test_accuracy"] > 0.9
+
+
+def test_train_dense_prints_a_line_an_epoch_and_the_test_accuracy(run_example):
+    text = run_example("train_dense.py")
+    assert text.count("epoch ") == 10
+    accuracy = re.search(r"test accuracy (\d+\.\d+)% on all 360 images", text)
+    assert accuracy
+    assert float(accuracy[1]) > 90
+
+
+def test_compare_models_trains_compares_and_draws(run_example, tmp_path):
+    words = ["--models", "softmax", "mlp", "--seeds", "0", "1", "--epochs", "3"]
+    text = run_example("compare_models.py", *words)
+    runs = {path.name for path in (tmp_path / "runs" / "compare").iterdir()}
+    assert runs == {"softmax-0", "softmax-1", "mlp-0", "mlp-1", "comparison.png"}
+    assert text.count("  test accuracy ") == 4
+    assert re.search(r"^softmax +2 .* 7,850 ", text, re.M)
+    assert re.search(r"^mlp +2 .* 79,510 ", text, re.M)
+    assert "McNemar's test" in text
+    assert "bar chart in runs/compare/comparison.png" in text
+
+
+@pytest.mark.parametrize("words", [[], ["--workdir", "runs/mine"], ["--recipe", "mlp"]])
+def test_flags_change_the_default_settings(words):
+    default = mnistjax.TrainConfig(epochs=3.0)
+    asked = parse_run_arguments(default, words)
+    assert asked.config == (mnistjax.get_recipe("mlp") if "mlp" in words else default)
+    assert asked.workdir.parent == Path("runs")
+    assert (asked.workdir == Path("runs/mine")) == ("--workdir" in words)
+
+
+def test_steps_take_the_place_of_the_default_epochs():
+    config = parse_run_arguments(mnistjax.TrainConfig(epochs=3.0), ["--steps=7"]).config
+    assert (config.steps, config.epochs) == (7, None)

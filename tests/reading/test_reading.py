@@ -1,0 +1,185 @@
+"""Reading rows: ink is found, lines of forms are not, pieces become digits in reading order."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from degraded import degraded_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+import mnistjax
+from mnistjax.reading import lines, segmentation
+from mnistjax.reading.rows import best_path, find_rows
+from mnistjax.reading.segmentation import Piece
+
+HEIGHT = 60
+
+
+def strokes(texts, *, furniture=(), angle=0.0) -> np.ndarray:
+    """A page with a row of slanted bars for each number of `texts`, bool [H, W]."""
+    image = Image.new("L", (900, 200 * len(texts)))
+    draw = ImageDraw.Draw(image)
+    for row, count in enumerate(texts):
+        for place in range(count):
+            x, y = 150 + 90 * place, 200 * row + 70
+            draw.line((x + 15, y, x, y + HEIGHT), 255, 8)
+            draw.line((x, y + HEIGHT - 4, x + 30, y + HEIGHT - 4), 255, 8)
+    for line in furniture:
+        draw.line(line, 255, 3)
+    return ndimage.rotate(np.asarray(image), angle, order=1, reshape=False) > 127
+
+
+BOX = [(100, 45, 800, 45), (100, 155, 800, 155), (100, 45, 100, 155), (800, 45, 800, 155)]
+CELLS = [(x, 45, x, 155) for x in range(225, 700, 90)]
+FURNITURE = {"none": [], "underline": BOX[1:2], "box": BOX, "cells": BOX + CELLS}
+
+
+@pytest.mark.parametrize("furniture", FURNITURE)
+@pytest.mark.parametrize("angle", [-5, -1.3, 0, 2, 6])
+def test_lines_of_forms_are_no_digits(furniture, angle):
+    mask = strokes([6], furniture=FURNITURE[furniture], angle=angle)
+    (row,) = find_rows(mask, mask)
+    assert len(row) == 6
+    alone = strokes([6], angle=angle)
+    (clean,) = find_rows(alone, alone)
+    for piece, expected in zip(row, clean, strict=True):
+        assert abs(piece.left - expected.left) <= 3
+        assert abs(piece.top - expected.top) <= 3
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.floats(-3, 3))
+@settings(max_examples=15)
+def test_rows_come_in_reading_order(counts, angle):
+    mask = strokes(counts, angle=angle)
+    rows = find_rows(mask, mask)
+    assert [len(row) for row in rows] == counts
+    for row in rows:
+        assert [piece.left for piece in row] == sorted(piece.left for piece in row)
+    assert [row[0].top for row in rows] == sorted(row[0].top for row in rows)
+
+
+def test_a_page_without_ink_has_no_rows():
+    blank = np.zeros((80, 90), bool)
+    assert find_rows(blank, blank) == []
+
+
+def test_a_stroke_that_crosses_a_line_stays_whole():
+    mask = np.zeros((300, 600), bool)
+    mask[100:200, 300:310] = True
+    mask[150:154, 20:580] = True
+    rest = lines.without_lines(mask, mask, 100)
+    assert rest[100:200, 300:310].mean() > 0.95
+    assert rest.sum() < 1.2 * 100 * 10
+
+
+def test_a_speck_is_no_digit_and_a_bar_belongs_to_its_five():
+    body = Piece(np.ones((60, 40), bool), 20, 100)
+    bar = Piece(np.ones((6, 30), bool), 10, 120)
+    speck = Piece(np.ones((3, 3), bool), 70, 200)
+    far = Piece(np.ones((70, 10), bool), 12, 300)
+    found = segmentation.join_broken([speck, bar, far, body], 70)
+    assert sorted((piece.left, piece.right, piece.top, piece.bottom) for piece in found) == [
+        (100, 150, 10, 80),
+        (300, 310, 12, 82),
+    ]
+
+
+@given(st.integers(0, 2**31))
+@settings(max_examples=20)
+def test_joining_the_pieces_of_a_mask_gives_it_back(seed):
+    mask = np.random.default_rng(seed).random((12, 17)) < 0.3
+    mask[0, 0] = mask[-1, -1] = True
+    whole = segmentation.join(segmentation.find_pieces(mask))
+    np.testing.assert_array_equal(whole.mask, mask)
+    assert (whole.top, whole.left, whole.bottom, whole.right) == (0, 0, 12, 17)
+
+
+def test_strips_part_a_piece_without_loss():
+    mask = np.zeros((80, 150), bool)
+    mask[:, :60] = mask[:, 70:] = True
+    mask[38:42] = True
+    strips = segmentation.cut_into_strips(Piece(mask, 5, 7), 80.0)
+    count = len(strips.cuts) - 1
+    assert count >= 2
+    parts = [strips.part(number, number + 1) for number in range(count)]
+    whole = segmentation.join([part for part in parts if part])
+    np.testing.assert_array_equal(whole.mask, mask)
+    assert (whole.top, whole.left) == (5, 7)
+    assert sum(part.mask.sum() for part in parts if part) == mask.sum()
+    assert strips.cuts[1:-1].max() < segmentation.LONGEST_CUT
+
+
+@given(st.integers(1, 5), st.randoms(use_true_random=False))
+def test_the_best_path_is_the_best_of_all(last, random):
+    steps = list(itertools.combinations(range(last + 1), 2))
+    scores = {ends: random.uniform(-3, 0) for ends in steps if random.random() < 0.7}
+    scores[0, last] = random.uniform(-9, 0)
+    cuts = np.array([random.uniform(0, 1) for _ in range(last + 1)])
+
+    def worth(path):
+        return sum(scores[ends] - cuts[ends[1]] for ends in path)
+
+    paths = []
+    for size in range(last):
+        for inner in itertools.combinations(range(1, last), size):
+            path = list(itertools.pairwise([0, *inner, last]))
+            if all(ends in scores for ends in path):
+                paths.append(path)
+    assert worth(best_path(scores, cuts)) == pytest.approx(max(map(worth, paths)))
+
+
+@pytest.fixture(scope="module")
+def trained(digits_network):
+    return digits_network
+
+
+@pytest.fixture(scope="module")
+def rows():
+    test = mnistjax.load_dataset("digits").test
+    return degraded_rows(test.images[:60], test.labels[:60], 0)
+
+
+def test_photographed_rows_are_read(trained, rows):
+    readings = [mnistjax.read_digits(trained, picture) for picture, _ in rows]
+    found = [len(reading.text) for reading in readings]
+    assert np.mean(np.array(found) == 5) > 0.7
+    right = [
+        one == other
+        for reading, (_, text) in zip(readings, rows, strict=True)
+        if len(reading.text) == 5
+        for one, other in zip(reading.text, text, strict=True)
+    ]
+    assert np.mean(right) > 0.7
+
+
+def test_a_reading_is_consistent(trained, rows):
+    for picture, _ in rows[:3]:
+        reading = mnistjax.read_digits(trained, picture)
+        digits = [digit for row in reading.rows for digit in row]
+        lines_ = ["".join(str(digit.label) for digit in row) for row in reading.rows]
+        assert reading.text == "\n".join(lines_)
+        assert reading.confidence == pytest.approx(np.prod([d.confidence for d in digits]))
+        annotated = mnistjax.annotate(picture, reading, trained.info.class_names)
+        assert annotated.mode == "RGB"
+        for digit in digits:
+            left, top, right, bottom = digit.box
+            assert 0 <= left < right <= annotated.width
+            assert 0 <= top < bottom <= annotated.height
+        before = np.asarray(mnistjax.annotate(picture, mnistjax.Reading((), "", 1.0), ()))
+        assert (np.asarray(annotated) != before).any()
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_a_page_of_one_colour_says_nothing(trained, value):
+    reading = mnistjax.read_digits(trained, Image.new("L", (300, 200), value))
+    assert (reading.rows, reading.text, reading.confidence) == ((), "", 1.0)
+
+
+def test_a_noisy_blank_page_says_nothing(trained):
+    noise = np.random.default_rng(0).normal(200, 12, (300, 500)).clip(0, 255).astype(np.uint8)
+    assert mnistjax.read_digits(trained, Image.fromarray(noise)).rows == ()

@@ -1,0 +1,343 @@
+"""`fit` and `evaluate`: what a run promises, writes and refuses."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mnistjax
+from mnistjax import (
+    ConfigError,
+    Dataset,
+    DatasetInfo,
+    NonFiniteLossError,
+    RunError,
+    Split,
+    TrainConfig,
+    evaluate,
+    load_dataset,
+    load_weights,
+    read_result,
+)
+from mnistjax.runs import fit
+
+RUN_FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors"}
+PROMISED = {
+    *("recipe", "dataset", "source", "seed", "epochs", "steps", "parameters", "train_accuracy"),
+    *("validation_accuracy", "test_accuracy", "test_loss", "test_count", "compile_seconds"),
+    *("train_seconds", "total_seconds", "images_per_second", "device", "device_count", "versions"),
+}
+CONFIG = TrainConfig(model="mlp", epochs=3, batch_size=32, learning_rate=3e-3)
+
+
+def squares(count, seed):
+    """12x12 images with a bright square, whose corner of the image is the class."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 60, (count, 12, 12, 1), dtype=np.uint8)
+    labels = np.arange(count, dtype=np.int32) % 4
+    for image, label in zip(images, labels, strict=True):
+        row, column = rng.integers(0, 3, 2) + 6 * np.array(divmod(label, 2))
+        image[row : row + 3, column : column + 3] = rng.integers(150, 256)
+    return Split(images, labels)
+
+
+@functools.cache
+def dataset():
+    info = DatasetInfo("squares", 4, image_shape=(12, 12, 1))
+    return Dataset(squares(203, 0), squares(77, 1), info, "drawn by a test")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that several tests look at."""
+    workdir = tmp_path_factory.mktemp("runs") / "new" / "run"
+    return fit(CONFIG, dataset(), workdir=workdir)
+
+
+class Recorder(mnistjax.Callback):
+    def __init__(self, calls=None, name="", fails_at=None):
+        self.calls = [] if calls is None else calls
+        self.name = name
+        self.fails_at = fails_at
+
+    def note(self, hook, value=None):
+        self.calls.append((self.name, hook, value))
+        if hook == self.fails_at:
+            raise KeyboardInterrupt
+
+    def on_start(self, run):
+        self.note("start", run)
+
+    def on_compiled(self, seconds):
+        self.note("compiled", seconds)
+
+    def on_steps(self, step):
+        self.note("steps", step)
+
+    def on_epoch(self, row):
+        self.note("epoch", row)
+
+    def on_end(self, result):
+        self.note("end", result)
+
+    def close(self):
+        self.note("close")
+
+
+def manual_accuracy(model, variables, split):
+    logits, _ = model.apply(variables, mnistjax.scale_pixels(jnp.asarray(split.images)))
+    return np.mean(np.argmax(logits, -1) == split.labels)
+
+
+def test_learns(run):
+    assert run.result["test_accuracy"] >= 0.95
+    assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
+
+
+def test_the_run_directory_holds_the_files_of_a_run_and_nothing_else(run):
+    assert {path.name for path in run.workdir.iterdir()} == RUN_FILES
+    assert TrainConfig.from_json((run.workdir / "config.json").read_text()) == CONFIG
+    lines = (run.workdir / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == run.history
+    assert read_result(run.workdir) == run.result
+
+
+def test_the_result_has_every_promised_key_with_a_sensible_value(run):
+    result = run.result
+    assert set(result) >= PROMISED
+    assert (result["recipe"], result["dataset"], result["seed"]) == ("custom", "squares", 0)
+    assert result["source"] == "drawn by a test"
+    assert result["parameters"] == 144 * 100 + 100 + 100 * 4 + 4
+    assert result["train_count"] + result["validation_count"] == 203
+    assert result["test_count"] == 77
+    assert (result["epochs"], result["steps"]) == (3.0, 3 * result["steps_per_epoch"])
+    assert 0 < result["compile_seconds"] < result["total_seconds"]
+    assert result["train_seconds"] < result["total_seconds"] - result["compile_seconds"]
+    assert result["images_per_second"] * result["train_seconds"] == pytest.approx(
+        3 * result["train_count"]
+    )
+    assert result["device"].startswith("cpu, ")
+    assert result["device_count"] == 1
+    assert set(result["versions"]) >= {"python", "mnistjax", "jax", "jaxlib", "flax", "optax"}
+
+
+def test_the_history_has_a_row_an_epoch(run):
+    assert [row["epoch"] for row in run.history] == [1.0, 2.0, 3.0]
+    assert all(row["images_per_second"] > 0 for row in run.history)
+
+
+def test_the_test_accuracy_is_that_of_the_saved_weights_and_of_counting_by_hand(run):
+    trained = load_weights(run.workdir)
+    figures = evaluate(trained.model, trained.variables, dataset().test).compute()
+    assert float(figures["accuracy"]) == run.result["test_accuracy"]
+    assert float(figures["loss"]) == pytest.approx(run.result["test_loss"], rel=1e-5)
+    by_hand = manual_accuracy(run.model, run.state.variables, dataset().test)
+    assert run.result["test_accuracy"] == pytest.approx(by_hand)
+    assert trained.config == CONFIG
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 76, 77, 78, 500])
+def test_evaluate_counts_every_image_once_at_any_batch_size(run, batch_size):
+    split = dataset().test
+    metrics = evaluate(run.model, run.state.variables, split, batch_size=batch_size)
+    assert metrics.count == 77
+    np.testing.assert_array_equal(metrics.confusion.sum(1), np.bincount(split.labels))
+    whole = evaluate(run.model, run.state.variables, split)
+    np.testing.assert_array_equal(metrics.confusion, whole.confusion)
+    np.testing.assert_allclose(metrics.loss_sum, whole.loss_sum, rtol=1e-5)
+
+
+def test_evaluate_refuses_an_empty_batch(run):
+    with pytest.raises(ConfigError, match="must be >= 1"):
+        evaluate(run.model, run.state.variables, dataset().test, batch_size=0)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(run):
+    def parameters(seed):
+        return fit(CONFIG.replace(seed=seed), dataset()).state.params
+
+    jax.tree.map(np.testing.assert_array_equal, parameters(0), run.state.params)
+    assert (parameters(1)["Dense_0"]["kernel"] != run.state.params["Dense_0"]["kernel"]).any()
+
+
+@pytest.mark.parametrize(("length", "steps"), [({"epochs": 1.5}, 9), ({"steps": 4}, 4)])
+def test_a_run_may_end_within_an_epoch(length, steps):
+    result = fit(CONFIG.replace(**length), dataset())
+    per_epoch = result.result["steps_per_epoch"]
+    assert per_epoch == 6
+    assert result.state.step == result.result["steps"] == result.history[-1]["step"] == steps
+    assert result.result["epochs"] == result.history[-1]["epoch"] == steps / per_epoch
+    assert result.workdir is None
+
+
+def test_all_training_images_are_trained_on_where_none_is_held_out():
+    result = fit(CONFIG.replace(validation_fraction=0.0, epochs=1), dataset())
+    assert result.result["train_count"] == 203
+    assert result.result["validation_count"] == 0
+    assert result.result["validation_accuracy"] is None
+    assert "validation_accuracy" in result.history[0]
+
+
+def test_early_stopping_returns_the_weights_of_the_best_epoch(tmp_path):
+    # A learning rate that leaves good places again.
+    config = CONFIG.replace(
+        epochs=40, learning_rate=0.3, optimizer="momentum", patience=2, shift=3, batch_size=8
+    )
+    result = fit(config, dataset(), workdir=tmp_path)
+    accuracies = [row["validation_accuracy"] for row in result.history]
+    best = int(np.argmax(accuracies))
+    assert len(accuracies) == best + 1 + config.patience < 40
+    assert result.state.step == result.result["steps"] == result.history[best]["step"]
+    assert result.result["validation_accuracy"] == accuracies[best]
+    assert result.result["epochs"] == best + 1
+    _, validation = mnistjax.split_validation(dataset().train, 0.1, seed=0)
+    trained = load_weights(tmp_path)
+    figures = evaluate(trained.model, trained.variables, validation).compute()
+    assert float(figures["accuracy"]) == accuracies[best]
+
+
+def test_the_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
+    result = fit(CONFIG.replace(ema_decay=0.9), dataset(), workdir=tmp_path)
+    averaged = result.state.ema_params
+    assert (averaged["Dense_0"]["kernel"] != result.state.params["Dense_0"]["kernel"]).any()
+    saved = load_weights(tmp_path).variables
+    jax.tree.map(np.testing.assert_array_equal, saved["params"], averaged)
+    by_hand = manual_accuracy(result.model, saved, dataset().test)
+    assert result.result["test_accuracy"] == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [{"epochs": 3}, {"steps": 1}, {"steps": 1, "validation_fraction": 0.0}],
+    ids=["epochs", "last-step", "last-step-without-validation"],
+)
+def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(tmp_path, length):
+    """Also where it is the last update that spoils the weights."""
+    config = CONFIG.replace(optimizer="sgd", learning_rate=1e38, **length)
+    recorder = Recorder()
+    with pytest.raises(
+        NonFiniteLossError, match=r"loss .* became (nan|inf): a learning rate below 1e\+38"
+    ):
+        fit(config, dataset(), workdir=tmp_path, callbacks=[recorder])
+    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "metrics.jsonl"}
+    assert recorder.calls[-1][1] == "close"
+    with pytest.raises(RunError, match=r"expected a finished run, found no result\.json"):
+        read_result(tmp_path)
+
+
+def test_a_directory_that_holds_a_run_is_kept(tmp_path):
+    fit(CONFIG.replace(steps=1), dataset(), workdir=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RunError, match=f"found config.json in {tmp_path}"):
+        fit(CONFIG, dataset(), workdir=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_overwriting_replaces_the_run_and_nothing_else(tmp_path):
+    fit(CONFIG.replace(steps=1), dataset(), workdir=tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    config = CONFIG.replace(optimizer="sgd", learning_rate=1e38)
+    with pytest.raises(NonFiniteLossError):
+        fit(config, dataset(), workdir=tmp_path, overwrite=True)
+    # Nothing of the old run may pass for a result of the new one.
+    assert not {path.name for path in tmp_path.iterdir()} & {"result.json", "weights.safetensors"}
+    result = fit(CONFIG.replace(steps=2), dataset(), workdir=tmp_path, overwrite=True)
+    assert read_result(tmp_path)["steps"] == result.result["steps"] == 2
+    assert {path.name for path in tmp_path.iterdir()} == RUN_FILES | {"notes.txt"}
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("below", [".", "sub"])
+def test_a_file_where_a_directory_is_needed_is_refused(tmp_path, below):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match=r"expected a writable work directory, found .*file"):
+        fit(CONFIG, dataset(), workdir=tmp_path / "file" / below)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_setting_that_does_not_go_with_the_data_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="at most the number of images, 182, found 183"):
+        fit(CONFIG.replace(batch_size=183), dataset(), workdir=tmp_path / "run")
+    with pytest.raises(ConfigError, match="leaves a side without an image of every class"):
+        fit(CONFIG.replace(validation_fraction=0.001), dataset(), workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("side", [4, 8])
+def test_images_too_small_for_the_network_are_refused_before_anything_is_written(tmp_path, side):
+    images = np.zeros((40, side, side, 1), np.uint8)
+    split = Split(images, np.arange(40, dtype=np.int32) % 4)
+    small = Dataset(split, split, DatasetInfo("small", 4, image_shape=(side, side, 1)))
+    with pytest.raises(ConfigError, match=f"model 'cnn' does not fit images of shape .{side}, "):
+        fit(CONFIG.replace(model="cnn"), small, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_more_steps_than_the_counter_can_count_are_refused():
+    with pytest.raises(ConfigError, match="expected at most 2147483647 steps"):
+        fit(CONFIG.replace(epochs=1e6, batch_size=1), many_images())
+
+
+def many_images():
+    """As many images as make 10^6 epochs of one-image steps too many."""
+    split = Split(np.zeros((3000, 1, 1, 1), np.uint8), np.arange(3000, dtype=np.int32) % 4)
+    return Dataset(split, split, DatasetInfo("many", 4, image_shape=(1, 1, 1)))
+
+
+def test_settings_that_name_another_data_set_are_refused():
+    with pytest.raises(ConfigError, match="name data set 'mnist', found 'squares'"):
+        fit(CONFIG.replace(dataset="mnist"), dataset())
+
+
+def test_callbacks_are_called_in_order(run):
+    calls = []
+    result = fit(CONFIG, dataset(), callbacks=[Recorder(calls, "a"), Recorder(calls, "b")])
+    assert calls[::2] == [("a", hook, value) for _, hook, value in calls[1::2]]
+    hooks = [hook for name, hook, _ in calls if name == "a"]
+    phases = [hook for hook in hooks if hook != "steps"]
+    assert phases == ["start", "compiled", "epoch", "epoch", "epoch", "end", "close"]
+    values = {
+        hook: [value for name, h, value in calls if (name, h) == ("a", hook)] for hook in hooks
+    }
+    assert values["steps"] == sorted(values["steps"])
+    assert values["steps"][-1] == result.result["steps"]
+    assert values["epoch"] == result.history
+    assert values["end"] == [result.result]
+    assert (
+        values["start"][0].items() >= {"model": "mlp", "train_count": 182, "workdir": None}.items()
+    )
+
+
+@pytest.mark.parametrize("hook", ["start", "compiled", "steps", "epoch", "end"])
+def test_callbacks_are_closed_when_the_run_breaks_off(hook):
+    calls = []
+    callbacks = [Recorder(calls, "a", fails_at=hook), Recorder(calls, "b"), mnistjax.ProgressBar()]
+    with pytest.raises(KeyboardInterrupt):
+        fit(CONFIG, dataset(), callbacks=callbacks)
+    assert [(name, hook) for name, hook, _ in calls[-2:]] == [("a", "close"), ("b", "close")]
+
+
+def test_the_progress_bar_says_what_is_trained_and_how_well(capsys):
+    result = fit(CONFIG, dataset(), callbacks=[mnistjax.ProgressBar()])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "dataset  squares (drawn by a test)"
+    assert sum(line.startswith("epoch ") for line in lines) == 3
+    assert f"test accuracy {result.result['test_accuracy']:.2%} on all 77 images" in lines[-1]
+
+
+def test_the_embedded_digits_are_learned():
+    result = fit(CONFIG.replace(epochs=8), load_dataset("digits"))
+    assert result.result["test_accuracy"] >= 0.95
+
+
+@pytest.mark.mnist
+def test_a_recipe_reaches_its_accuracy_on_the_real_images(mnist_dir):
+    data = load_dataset("mnist", data_dir=mnist_dir, download=False)
+    result = fit(mnistjax.get_recipe("speed"), data).result
+    assert result["test_count"] == 10_000
+    assert result["test_accuracy"] >= mnistjax.RECIPES["speed"].target / 100
