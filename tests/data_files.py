@@ -28,6 +28,19 @@ def random_pair(seed, count, classes=10):
     return images, (np.arange(count) % classes).astype(np.int32)
 
 
+def assert_pairs_equal(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def assert_holds(dataset, train, test):
+    for split, (images, labels) in ((dataset.train, train), (dataset.test, test)):
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+        np.testing.assert_array_equal(split.images, images)
+        np.testing.assert_array_equal(split.labels, labels)
+
+
 def idx_bytes(array) -> bytes:
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
     return header + array.astype(np.uint8).tobytes()

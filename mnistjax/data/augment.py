@@ -1,8 +1,11 @@
 """Random changes of images, batched and compiled with the step that uses them.
 
-Each is a pure function `(images, *, key, ...) -> images` on float images [B, H, W, C], draws anew
-for every image, and fills what comes in from outside with zeros, the background of MNIST. Give the
+Each is a pure function `(images, *, key, ...) -> images` on float32 images [B, H, W, C], draws anew
+for every image, and fills what comes in from outside with zeros, the background of MNIST. Set the
 strength with `functools.partial`, and chain several with `compose`.
+
+The key must be one of its own, which nothing else draws from or splits: `split(key)[i]` is
+`fold_in(key, i)` in JAX, so a draw elsewhere from `fold_in(key, 0)` could be the same draw.
 """
 
 from __future__ import annotations
@@ -22,10 +25,20 @@ class Augment(Protocol):
 
 
 def compose(*augments: Augment) -> Augment:
-    """Returns the augmentation that applies `augments` one after the other, each with its own key.
+    """Chains augmentations: applies them one after the other, each with a key of its own.
 
     Args:
         *augments: functions `(images, *, key) -> images`; none at all is the identity.
+
+    Returns:
+        The function `(images, *, key) -> images`, which gives the i-th augmentation the key
+        `fold_in(key, i)`.
+
+    Example:
+        >>> from functools import partial
+        >>> augment = compose(partial(random_shift, pixels=2), partial(cutout, size=4))
+        >>> augment(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0)).shape
+        (8, 28, 28, 1)
     """
 
     def augment(images: jax.Array, *, key: jax.Array) -> jax.Array:
@@ -41,11 +54,18 @@ def random_shift(images: jax.Array, *, key: jax.Array, pixels: int) -> jax.Array
 
     Args:
         images: float [B, H, W, C].
-        key: PRNG key.
+        key: PRNG key of its own.
         pixels: the largest shift, >= 0.
+
+    Returns:
+        float [B, H, W, C].
+
+    Example:
+        >>> random_shift(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0), pixels=2).shape
+        (8, 28, 28, 1)
     """
     pad = [(0, 0), (pixels, pixels), (pixels, pixels), (0, 0)]
-    starts = jax.random.randint(key, (len(images), 2), 0, 2 * pixels + 1)
+    starts = jax.random.randint(key, (len(images), 2), 0, 2 * pixels + 1, jnp.int32)
 
     def crop(padded: jax.Array, start: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), images.shape[1:])
@@ -61,33 +81,44 @@ def random_affine(
     degrees: float = 0.0,
     scale: float = 0.0,
 ) -> jax.Array:
-    """Rotates, scales and shifts each image around its centre, in one bilinear resampling.
+    """Rotates, scales and shifts each image around its center, in one bilinear resampling.
 
     Args:
         images: float [B, H, W, C].
-        key: PRNG key.
+        key: PRNG key of its own.
         pixels: the largest shift on each axis, in pixels and parts of them.
         degrees: the largest rotation either way.
         scale: the largest relative change of size, below 1: 0.1 draws factors from 0.9 to 1.1.
+
+    Returns:
+        float [B, H, W, C].
+
+    Example:
+        >>> images = jnp.ones((8, 28, 28, 1))
+        >>> random_affine(images, key=jax.random.key(0), pixels=2.0, degrees=15.0).shape
+        (8, 28, 28, 1)
     """
     angle_key, scale_key, shift_key = jax.random.split(key, 3)
     batch = len(images)
-    angles = jax.random.uniform(angle_key, (batch,), minval=-degrees, maxval=degrees)
-    factors = 1 + jax.random.uniform(scale_key, (batch,), minval=-scale, maxval=scale)
-    shifts = jax.random.uniform(shift_key, (batch, 2), minval=-pixels, maxval=pixels)
+    angles = jax.random.uniform(angle_key, (batch,), jnp.float32, -degrees, degrees)
+    factors = 1 + jax.random.uniform(scale_key, (batch,), jnp.float32, -scale, scale)
+    shifts = jax.random.uniform(shift_key, (batch, 2), jnp.float32, -pixels, pixels)
     return affine(images, degrees=angles, factors=factors, shifts=shifts)
 
 
 def affine(
     images: jax.Array, *, degrees: jax.Array, factors: jax.Array, shifts: jax.Array
 ) -> jax.Array:
-    """Rotates, scales and shifts each image by its own amounts, around its centre, bilinearly.
+    """Rotates, scales and shifts each image by its own amounts, around its center, bilinearly.
 
     Args:
         images: float [B, H, W, C].
         degrees: float [B], rotation.
         factors: float [B], size after to size before, positive.
         shifts: float [B, 2], rows down and columns right, in pixels and parts of them.
+
+    Returns:
+        float [B, H, W, C].
     """
     height, width = images.shape[1:3]
 
@@ -95,40 +126,62 @@ def affine(
         image: jax.Array, angle: jax.Array, factor: jax.Array, shift: jax.Array
     ) -> jax.Array:
         # The inverse map: where in the old image each pixel of the new one comes from.
-        centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
-        grid = jnp.stack(jnp.mgrid[:height, :width], axis=-1) - (centre + shift)[None, None]
+        center = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
+        grid = _pixel_grid(height, width) - (center + shift)[None, None]
         cos, sin = jnp.cos(angle), jnp.sin(angle)
         inverse = jnp.array([[cos, sin], [-sin, cos]]) / factor
-        return sample(image, grid @ inverse.T + centre[None, None])
+        return sample(image, grid @ inverse.T + center[None, None])
 
     return jax.vmap(warp_one)(images, jnp.deg2rad(degrees), factors, shifts)
 
 
 def random_rotate(images: jax.Array, *, key: jax.Array, degrees: float) -> jax.Array:
-    """Rotates each image around its centre by up to `degrees` either way."""
+    """Rotates each image around its center by up to `degrees` either way; see `random_affine`.
+
+    Example:
+        >>> images = jnp.ones((8, 28, 28, 1))
+        >>> random_rotate(images, key=jax.random.key(0), degrees=15.0).shape
+        (8, 28, 28, 1)
+    """
     return random_affine(images, key=key, degrees=degrees)
 
 
 def random_scale(images: jax.Array, *, key: jax.Array, scale: float) -> jax.Array:
-    """Scales each image around its centre by a factor from 1 - scale to 1 + scale."""
+    """Scales each image around its center by 1 - scale to 1 + scale; see `random_affine`.
+
+    Example:
+        >>> images = jnp.ones((8, 28, 28, 1))
+        >>> random_scale(images, key=jax.random.key(0), scale=0.1).shape
+        (8, 28, 28, 1)
+    """
     return random_affine(images, key=key, scale=scale)
 
 
 def cutout(images: jax.Array, *, key: jax.Array, size: int) -> jax.Array:
-    """Sets a square of each image to zero (DeVries and Taylor, 2017).
+    """Sets a square of each image to zero.
+
+    DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552.
 
     Args:
         images: float [B, H, W, C].
-        key: PRNG key.
-        size: side of the square in pixels. Its centre lies anywhere, so part of it may fall
+        key: PRNG key of its own.
+        size: side of the square in pixels. Its center lies anywhere, so part of it may fall
             outside.
+
+    Returns:
+        float [B, H, W, C].
+
+    Example:
+        >>> images = cutout(jnp.ones((1, 28, 28, 1)), key=jax.random.key(0), size=4)
+        >>> bool(28 * 28 - 16 <= images.sum() < 28 * 28)
+        True
     """
     batch, height, width = images.shape[:3]
     row_key, column_key = jax.random.split(key)
 
     def strip(key: jax.Array, length: int) -> jax.Array:
-        start = jax.random.randint(key, (batch, 1), 0, length) - size // 2
-        offset = jnp.arange(length)[None] - start
+        start = jax.random.randint(key, (batch, 1), 0, length, jnp.int32) - size // 2
+        offset = jnp.arange(length, dtype=jnp.int32)[None] - start
         return (offset >= 0) & (offset < size)
 
     hole = strip(row_key, height)[:, :, None] & strip(column_key, width)[:, None, :]
@@ -138,26 +191,56 @@ def cutout(images: jax.Array, *, key: jax.Array, size: int) -> jax.Array:
 def elastic(
     images: jax.Array, *, key: jax.Array, pixels: float | jax.Array, smoothness: float = 4.0
 ) -> jax.Array:
-    """Bends each image by a smooth random displacement (Simard, Steinkraus and Platt, 2003).
+    """Bends each image by a smooth random displacement.
+
+    White noise of every pixel and axis is smoothed by a Gaussian along rows and columns and
+    multiplied by `pixels`: Simard, Steinkraus and Platt, 2003,
+    https://doi.org/10.1109/ICDAR.2003.1227801.
 
     Args:
         images: float [B, H, W, C].
-        key: PRNG key.
+        key: PRNG key of its own.
         pixels: root mean square of the displacement along each axis.
         smoothness: standard deviation in pixels of the Gaussian that smooths the displacement.
+
+    Returns:
+        float [B, H, W, C].
+
+    Example:
+        >>> elastic(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0), pixels=1.5).shape
+        (8, 28, 28, 1)
     """
     batch, height, width = images.shape[:3]
+    noise = jax.random.normal(key, (batch, 2, height, width), jnp.float32)
+    # Rows of unit Euclidean norm keep white noise at unit variance.
+    along_rows, along_columns = (gaussian_kernel(n, smoothness, norm=2) for n in (height, width))
+    bend = pixels * jnp.einsum("hi,baij,wj->bhwa", along_rows, noise, along_columns)
+    return jax.vmap(sample)(images, _pixel_grid(height, width)[None] + bend)
 
-    def smoother(length: int) -> jax.Array:
-        distance = jnp.arange(length)[:, None] - jnp.arange(length)[None, :]
-        weights = jnp.exp(-0.5 * jnp.square(distance / smoothness))
-        # Rows of unit Euclidean norm keep white noise at unit variance.
-        return weights / jnp.linalg.norm(weights, axis=1, keepdims=True)
 
-    noise = jax.random.normal(key, (batch, 2, height, width))
-    bend = pixels * jnp.einsum("hi,baij,wj->bhwa", smoother(height), noise, smoother(width))
-    grid = jnp.stack(jnp.mgrid[:height, :width], axis=-1)
-    return jax.vmap(sample)(images, grid[None] + bend)
+def gaussian_kernel(length: int, sigma: float | jax.Array, *, norm: int = 1) -> jax.Array:
+    r"""Returns the matrix that smooths a line of pixels by a Gaussian, multiplied from the left.
+
+    $w_{ij} \propto \exp(-(i - j)^2 / (2 \sigma^2))$, each row scaled to a norm of 1, also at the
+    ends of the line, where the Gaussian is cut off.
+
+    Args:
+        length: number of pixels of the line.
+        sigma: standard deviation in pixels, positive.
+        norm: 1 for rows whose sum is 1, which keep a constant line as it is; 2 for rows whose sum
+            of squares is 1, which keep white noise at its variance.
+
+    Returns:
+        float32 [length, length].
+
+    Example:
+        >>> [round(float(weight), 2) for weight in gaussian_kernel(3, 1.0)[0]]
+        [0.57, 0.35, 0.08]
+    """
+    positions = jnp.arange(length, dtype=jnp.float32)
+    distance = (positions[:, None] - positions[None, :]) / jnp.asarray(sigma, jnp.float32)
+    weights = jnp.exp(-0.5 * jnp.square(distance))
+    return weights / jnp.linalg.norm(weights, norm, axis=1, keepdims=True)
 
 
 def sample(image: jax.Array, positions: jax.Array) -> jax.Array:
@@ -169,6 +252,10 @@ def sample(image: jax.Array, positions: jax.Array) -> jax.Array:
 
     Returns:
         float [H', W', C].
+
+    Example:
+        >>> sample(jnp.array([[[0.0], [1.0]]]), jnp.array([[[0.0, 0.25], [0.0, 9.0]]])).ravel()
+        Array([0.25, 0.  ], dtype=float32)
     """
     rows, columns = positions[..., 0], positions[..., 1]
 
@@ -176,3 +263,8 @@ def sample(image: jax.Array, positions: jax.Array) -> jax.Array:
         return map_coordinates(plane, [rows, columns], order=1, mode="constant")
 
     return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)
+
+
+def _pixel_grid(height: int, width: int) -> jax.Array:
+    """Returns row and column of every pixel, float32 [height, width, 2]."""
+    return jnp.stack(jnp.mgrid[:height, :width], axis=-1).astype(jnp.float32)

@@ -9,16 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnistjax import (
+from mnistjax.data.augment import (
     compose,
     cutout,
     elastic,
+    gaussian_kernel,
     random_affine,
     random_rotate,
     random_scale,
     random_shift,
+    sample,
 )
-from mnistjax.data.augment import sample
 
 KEY = jax.random.key(7)
 AUGMENTS = {
@@ -135,9 +136,9 @@ def test_sampling_is_bilinear_inside_and_zero_outside():
 def test_a_rotation_by_a_quarter_is_rot90(degrees, turns, monkeypatch):
     """With the draw fixed to its largest value, the whole of the affine map is checked."""
 
-    def largest(key, shape, minval, maxval):
+    def largest(key, shape, dtype, minval, maxval):
         del key, minval
-        return jnp.full(shape, maxval, jnp.float32)
+        return jnp.full(shape, maxval, dtype)
 
     monkeypatch.setattr(jax.random, "uniform", largest)
     images = noise(2, 9, 9, 1)
@@ -148,9 +149,9 @@ def test_a_rotation_by_a_quarter_is_rot90(degrees, turns, monkeypatch):
     assert min(np.abs(turned - expected).max(), np.abs(turned - other).max()) < 1e-4
 
 
-def test_a_larger_scale_enlarges_around_the_centre(monkeypatch):
+def test_a_larger_scale_enlarges_around_the_center(monkeypatch):
     monkeypatch.setattr(
-        jax.random, "uniform", lambda key, shape, minval, maxval: jnp.full(shape, maxval)
+        jax.random, "uniform", lambda key, shape, dtype, minval, maxval: jnp.full(shape, maxval)
     )
     square = jnp.zeros((1, 21, 21, 1)).at[:, 8:13, 8:13].set(1.0)
     grown = np.asarray(random_scale(square, key=KEY, scale=0.8))[0, :, :, 0]
@@ -159,7 +160,7 @@ def test_a_larger_scale_enlarges_around_the_centre(monkeypatch):
     np.testing.assert_allclose(grown, grown.T, atol=1e-5)
 
 
-def test_a_rotation_keeps_the_centre_and_the_amount_of_ink():
+def test_a_rotation_keeps_the_center_and_the_amount_of_ink():
     y, x = np.mgrid[:21, :21] - 10
     blob = np.exp(-(y**2 / 12 + x**2 / 4)).astype(np.float32)[None, :, :, None]
     turned = np.asarray(random_rotate(jnp.asarray(np.repeat(blob, 8, 0)), key=KEY, degrees=180.0))
@@ -215,3 +216,51 @@ def test_composition_is_in_order_and_each_has_its_own_key():
     assert len(set(keys)) == 2
     halved = compose(record, lambda images, *, key: images / 2)
     np.testing.assert_allclose(halved(jnp.ones((1, 2, 2, 1)), key=KEY), 1.5)
+
+
+def key_bytes(key):
+    return np.asarray(jax.random.key_data(key)).tobytes()
+
+
+def test_no_two_draws_share_a_key_and_no_drawn_key_is_split(monkeypatch):
+    """`split(key)[i]` is `fold_in(key, i)`, so a key that also draws could draw twice."""
+    drawn, split = [], []
+
+    def record(name, keys):
+        function = getattr(jax.random, name)
+
+        def recorded(key, *args, **kwargs):
+            keys.append(key_bytes(key))
+            return function(key, *args, **kwargs)
+
+        monkeypatch.setattr(jax.random, name, recorded)
+
+    for name, keys in (
+        *[(name, drawn) for name in ("uniform", "normal", "randint")],
+        *[(name, split) for name in ("split", "fold_in")],
+    ):
+        record(name, keys)
+    compose(*AUGMENTS.values())(noise(), key=KEY)
+    assert len(drawn) == len(set(drawn)) == 1 + 3 + 3 + 3 + 2 + 1 + (1 + 2)
+    assert not set(drawn) & set(split)
+
+
+@augments
+def test_with_64_bits_images_stay_float32_and_draws_the_same(augment):
+    images = noise()
+    expected = augment(images, key=KEY)
+    with jax.enable_x64(True):
+        found = augment(images, key=KEY)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_a_gaussian_kernel_has_rows_of_unit_norm_and_the_asked_width(norm):
+    kernel = np.asarray(gaussian_kernel(41, 2.5, norm=norm))
+    assert kernel.dtype == np.float32
+    np.testing.assert_allclose((kernel**norm).sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(kernel, kernel[::-1, ::-1], rtol=1e-5)
+    middle = kernel[20] / kernel[20].sum()
+    np.testing.assert_allclose(middle @ np.arange(41), 20, rtol=1e-5)
+    np.testing.assert_allclose(middle @ (np.arange(41) - 20) ** 2, 2.5**2, rtol=1e-4)

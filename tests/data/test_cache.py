@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import threading
 import time
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+import safetensors.numpy
 
-from mnistjax.data.cache import cache_folders, cached_arrays, is_writable
+from mnistjax.atomic import atomic_path
+from mnistjax.data.cache import cache_files, cached_arrays, is_writable
 
 ARRAYS = {
     "train_images": np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1),
@@ -47,6 +47,10 @@ def load(data_dir, decode):
     return cached_arrays("emnist/letters", data_dir, [data_dir / "source"], decode)
 
 
+def cache_of(data_dir):
+    return data_dir / ".mnistjax" / "emnist-letters.cache"
+
+
 def assert_same(found):
     assert set(found) == set(ARRAYS)
     for name, array in ARRAYS.items():
@@ -60,8 +64,19 @@ def test_a_second_load_maps_the_same_arrays_read_only(data_dir):
     found = load(data_dir, decode)
     assert decode.calls == 1
     assert_same(found)
-    assert all(isinstance(a, np.memmap) and not a.flags.writeable for a in found.values())
-    assert [path.name for path in (data_dir / ".mnistjax").iterdir()] == ["emnist-letters"]
+    for array in found.values():
+        assert isinstance(array, np.memmap)
+        assert not array.flags.writeable
+        assert not array.flags.owndata
+        assert array.flags.aligned
+    assert list((data_dir / ".mnistjax").iterdir()) == [cache_of(data_dir)]
+
+
+def test_the_cache_is_a_digest_and_a_file_of_safetensors(data_dir):
+    load(data_dir, Decoder())
+    content = cache_of(data_dir).read_bytes()
+    assert content[:32] == hashlib.sha256(content[32:]).digest()
+    assert_same(safetensors.numpy.load(content[32:]))
 
 
 @pytest.mark.parametrize("change", ["content", "time", "name"])
@@ -83,51 +98,92 @@ def test_a_changed_source_makes_the_cache_stale(data_dir, change):
     np.testing.assert_array_equal(again["train_labels"], [0, 0])
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    name=st.sampled_from(["train_images.npy", "train_labels.npy", "manifest.json"]),
-    place=st.floats(0, 1, exclude_max=True),
-    damage=st.sampled_from(["flip", "cut", "empty", "remove"]),
+@pytest.fixture
+def frozen(data_dir, user_cache):
+    """A cache that can be damaged and is not written anew."""
+    load(data_dir, Decoder())
+    cache_of(data_dir).parent.chmod(0o555)
+    user_cache.write_text("a file where a folder is needed")
+    yield cache_of(data_dir)
+    cache_of(data_dir).parent.chmod(0o755)
+
+
+def test_every_flipped_byte_is_noticed(data_dir, frozen):
+    whole, decode = frozen.read_bytes(), Decoder()
+    for position, byte in enumerate(whole):
+        flipped = byte ^ (1 << position % 8)
+        frozen.write_bytes(whole[:position] + bytes([flipped]) + whole[position + 1 :])
+        assert_same(load(data_dir, decode))
+        assert decode.calls == position + 1
+    frozen.write_bytes(whole)
+    load(data_dir, decode)
+    assert decode.calls == len(whole)
+
+
+def test_a_cut_and_an_addition_are_noticed(data_dir, frozen):
+    whole, decode = frozen.read_bytes(), Decoder()
+    cuts = [whole[:length] for length in range(0, len(whole), 7)]
+    for calls, content in enumerate([*cuts, whole[:-1], whole + b"0"], start=1):
+        frozen.write_bytes(content)
+        assert_same(load(data_dir, decode))
+        assert decode.calls == calls
+
+
+def test_a_damaged_cache_is_written_anew(data_dir):
+    load(data_dir, Decoder())
+    whole = cache_of(data_dir).read_bytes()
+    cache_of(data_dir).write_bytes(whole[:-1])
+    decode = Decoder()
+    for _ in range(2):
+        assert_same(load(data_dir, decode))
+    assert decode.calls == 1
+    assert cache_of(data_dir).read_bytes() == whole
+
+
+def with_header(text):
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda key: b"",
+        lambda key: b"\xff" * 8,
+        lambda key: with_header("[]"),
+        lambda key: with_header("{}"),
+        lambda key: with_header("{"),
+        lambda key: with_header('{"__metadata__": 1}'),
+        lambda key: safetensors.numpy.save(ARRAYS),
+        lambda key: safetensors.numpy.save(ARRAYS, {"key": key + " "}),
+        lambda key: safetensors.numpy.save({"a": np.zeros(2)}, {"key": key}),
+        lambda key: safetensors.numpy.save(ARRAYS, {"key": key})[:-8],
+    ],
 )
-def test_a_damaged_cache_is_never_an_error_and_never_wrong(data_dir, name, place, damage):
+def test_a_cache_of_another_make_is_passed_over(data_dir, change):
+    """Also where the digest is right."""
     load(data_dir, Decoder())
-    path = data_dir / ".mnistjax" / "emnist-letters" / name
-    data = bytearray(path.read_bytes())
-    position = int(place * len(data))
-    if damage == "flip":
-        data[position] ^= 1
-    path.write_bytes(data[: position if damage == "cut" else 0 if damage == "empty" else None])
-    if damage == "remove":
-        path.unlink()
+    plain = data_dir / "plain.safetensors"
+    plain.write_bytes(cache_of(data_dir).read_bytes()[32:])
+    with safetensors.safe_open(plain, "numpy") as opened:
+        payload = change(opened.metadata()["key"])
+    cache_of(data_dir).write_bytes(hashlib.sha256(payload).digest() + payload)
+    decode = Decoder()
+    assert_same(load(data_dir, decode))
+    assert decode.calls == 1
+
+
+@pytest.mark.parametrize("place", ["beside", "user"])
+def test_the_folder_of_an_earlier_format_is_removed(data_dir, place):
+    beside, in_user_cache = cache_files("emnist/letters", data_dir)
+    if place == "user":
+        beside.parent.write_text("a file where a folder is needed")
+    cache = beside if place == "beside" else in_user_cache
+    old, other = cache.with_suffix(""), cache.parent / "mnist"
+    for folder in (old, other):
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text("{}")
     assert_same(load(data_dir, Decoder()))
-    decode = Decoder()
-    assert_same(load(data_dir, decode))
-    assert decode.calls == 0
-
-
-@pytest.mark.parametrize("text", ["[]", "{}", "null", "[", '{"key": 1, "arrays": []}'])
-def test_a_manifest_of_another_make_is_passed_over(data_dir, text):
-    load(data_dir, Decoder())
-    (data_dir / ".mnistjax" / "emnist-letters" / "manifest.json").write_text(text)
-    decode = Decoder()
-    assert_same(load(data_dir, decode))
-    assert decode.calls == 1
-
-
-def test_pickled_arrays_are_not_loaded(data_dir):
-    """Even where the checksum agrees."""
-    import hashlib
-
-    load(data_dir, Decoder())
-    folder = data_dir / ".mnistjax" / "emnist-letters"
-    np.save(folder / "train_labels.npy", np.array([None, 1], object), allow_pickle=True)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    digest = hashlib.sha256((folder / "train_labels.npy").read_bytes()).hexdigest()
-    manifest["arrays"]["train_labels"].update(sha256=digest, dtype="object", shape=[2])
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    decode = Decoder()
-    assert_same(load(data_dir, decode))
-    assert decode.calls == 1
+    assert sorted(cache.parent.iterdir()) == sorted([cache, other])
 
 
 def test_an_unwritable_folder_is_cached_in_the_users_cache(data_dir, user_cache):
@@ -136,14 +192,14 @@ def test_an_unwritable_folder_is_cached_in_the_users_cache(data_dir, user_cache)
     for _ in range(2):
         assert_same(load(data_dir, decode))
     assert decode.calls == 1
-    beside, in_user_cache = cache_folders("emnist/letters", data_dir)
+    beside, in_user_cache = cache_files("emnist/letters", data_dir)
     assert not beside.exists()
-    assert in_user_cache.is_dir()
+    assert in_user_cache.is_file()
     assert in_user_cache.parent == user_cache / "mnistjax"
 
 
 def test_two_folders_do_not_share_the_users_cache(tmp_path):
-    first, second = (cache_folders("mnist", tmp_path / name)[1] for name in "ab")
+    first, second = (cache_files("mnist", tmp_path / name)[1] for name in "ab")
     assert first != second
 
 
@@ -178,24 +234,48 @@ def test_a_failing_decoder_leaves_nothing_behind(data_dir):
 
 
 def test_a_failing_write_leaves_nothing_behind(data_dir, user_cache, monkeypatch):
-    def fail(path, array, **kwargs):
-        path.write_bytes(b"half")
+    def fail(handle):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     assert_same(load(data_dir, Decoder()))
     assert list((data_dir / ".mnistjax").iterdir()) == []
     assert list((user_cache / "mnistjax").iterdir()) == []
 
 
 def test_what_a_killed_writer_left_is_removed_later(data_dir):
-    recent, old = (data_dir / ".mnistjax" / f".tmp-{name}" for name in ("recent", "old"))
-    for folder in (recent, old):
-        folder.mkdir(parents=True)
-    os.utime(old, (time.time() - 7200, time.time() - 7200))
+    cache = cache_of(data_dir)
+    cache.parent.mkdir()
+    for age in (0, 7200):
+        with pytest.raises(KeyboardInterrupt), atomic_path(cache) as temporary:
+            raise KeyboardInterrupt
+        temporary.write_bytes(b"half")
+        os.utime(temporary, (time.time() - age, time.time() - age))
+    recent, old = sorted(cache.parent.iterdir(), key=lambda path: -path.stat().st_mtime)
     load(data_dir, Decoder())
     assert recent.exists()
     assert not old.exists()
+
+
+def test_two_writers_at_once_both_succeed(data_dir):
+    barrier, found = threading.Barrier(2, timeout=60), []
+
+    def decode():
+        barrier.wait()  # both have seen that there is no cache
+        return ARRAYS
+
+    threads = [threading.Thread(target=lambda: found.append(load(data_dir, decode))) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2
+    for arrays in found:
+        assert_same(arrays)
+    decoder = Decoder()
+    assert_same(load(data_dir, decoder))
+    assert decoder.calls == 0
+    assert list(cache_of(data_dir).parent.iterdir()) == [cache_of(data_dir)]
 
 
 def test_concurrent_readers_and_writers_all_get_the_arrays(data_dir):
@@ -203,7 +283,7 @@ def test_concurrent_readers_and_writers_all_get_the_arrays(data_dir):
     failures = []
 
     def work(seed):
-        for step in range(60):
+        for step in range(30):
             if (seed + step) % 3 == 0:
                 os.utime(data_dir / "source", ns=(seed, step))
             try:
@@ -217,4 +297,4 @@ def test_concurrent_readers_and_writers_all_get_the_arrays(data_dir):
     for thread in threads:
         thread.join()
     assert failures == []
-    assert [path.name for path in (data_dir / ".mnistjax").iterdir()] == ["emnist-letters"]
+    assert list((data_dir / ".mnistjax").iterdir()) == [cache_of(data_dir)]

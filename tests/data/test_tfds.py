@@ -13,17 +13,21 @@ from data_files import checksums, idx_bytes, mnist_files, random_pair, serving, 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mnistjax.data.files import read_idx_folder
-from mnistjax.data.prepared import Prepared, find_prepared
+from mnistjax.data import tfds_download
+from mnistjax.data.idx import decode_idx_pair, read_idx_folder
 from mnistjax.data.registry import DATASETS
-from mnistjax.data.tfds_builders import prepare, read_prepared
+from mnistjax.data.tfds_prepared import Prepared, find_prepared, read_prepared
 from mnistjax.errors import DataFormatError, DatasetNotFoundError
 
-MNIST = DATASETS["mnist"]
 TRAIN, TEST = random_pair(0, 30), random_pair(1, 20)
 FILES = mnist_files(TRAIN, TEST)
 SUMS = checksums(FILES)
 CLOSED_PORT = "http://127.0.0.1:9/"
+
+
+def prepare(builder, folder, **options):
+    tfds_download.prepare(builder, folder, decode_pair=decode_idx_pair, **options)
+    return find_prepared(builder, folder)
 
 
 def by_content(pair):
@@ -47,7 +51,7 @@ def everything_below(folder):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     with serving(FILES) as server:
-        return prepare(MNIST, tmp_path_factory.mktemp("prepared"), url=server.url, checksums=SUMS)
+        return prepare("mnist", tmp_path_factory.mktemp("prepared"), url=server.url, checksums=SUMS)
 
 
 def test_what_was_prepared_is_what_the_files_hold(prepared):
@@ -58,7 +62,7 @@ def test_what_was_prepared_is_what_the_files_hold(prepared):
 
 def test_what_was_prepared_is_the_standard_of_tfds(prepared):
     assert (prepared.label, prepared.file_format) == ("mnist/3.0.1", "array_record")
-    assert find_prepared(MNIST, prepared.path.parent.parent) == prepared
+    assert find_prepared("mnist", prepared.path.parent.parent) == prepared
     names = {path.name for path in prepared.files()}
     assert {"dataset_info.json", "features.json"} < names
     description = json.loads((prepared.path / "dataset_info.json").read_text())
@@ -77,22 +81,21 @@ def test_the_builder_of_tfds_reads_it(prepared):
 
 @pytest.mark.parametrize("name", ["fashion_mnist", "kmnist"])
 def test_the_other_sets_of_the_family_are_prepared_as_their_files_hold_them(tmp_path, name):
-    info = DATASETS[name]
     with serving(FILES) as server:
-        prepared = prepare(info, tmp_path, url=server.url, checksums=SUMS)
+        prepared = prepare(name, tmp_path, url=server.url, checksums=SUMS)
     assert prepared.label == f"{name}/3.0.1"
     train, test = read_prepared(prepared)
     assert_same_examples(train, TRAIN)
     assert_same_examples(test, TEST)
     names = (prepared.path / "label.labels.txt").read_text().splitlines()
-    assert names == list(info.class_names)
+    assert names == list(DATASETS[name].class_names)
 
 
 def test_a_second_time_nothing_is_fetched(tmp_path):
     with serving(FILES) as server:
-        first = prepare(MNIST, tmp_path, url=server.url, checksums=SUMS)
+        first = prepare("mnist", tmp_path, url=server.url, checksums=SUMS)
         assert sorted(server.fetched) == sorted(FILES)
-        assert prepare(MNIST, tmp_path, url=server.url, checksums=SUMS) == first
+        assert prepare("mnist", tmp_path, url=server.url, checksums=SUMS) == first
         assert len(server.fetched) == len(FILES)
     assert not list(tmp_path.rglob("*tmp*"))
     assert not list(tmp_path.rglob("incomplete*"))
@@ -105,7 +108,7 @@ def test_wrong_content_is_refused_and_leaves_nothing(tmp_path, name):
         serving(FILES | {name: wrong}) as server,
         pytest.raises(DataFormatError, match=f"{name}, has wrong checksum.*Expect.*Got") as caught,
     ):
-        prepare(MNIST, tmp_path / "new", url=server.url, checksums=SUMS)
+        prepare("mnist", tmp_path / "new", url=server.url, checksums=SUMS)
     assert "\n" not in str(caught.value)
     assert_only_verified_downloads(tmp_path)
 
@@ -127,12 +130,12 @@ def test_a_broken_connection_is_said_and_leaves_nothing(tmp_path, name):
         with pytest.raises(
             DatasetNotFoundError, match=r"mnist could not be prepared: .*"
         ) as caught:
-            prepare(MNIST, tmp_path / "new", url=server.url, checksums=SUMS)
+            prepare("mnist", tmp_path / "new", url=server.url, checksums=SUMS)
         assert "\n" not in str(caught.value)
         assert_only_verified_downloads(tmp_path)
         server.cut.clear()
         server.fetched.clear()
-        train, _ = read_prepared(prepare(MNIST, tmp_path / "new", url=server.url, checksums=SUMS))
+        train, _ = read_prepared(prepare("mnist", tmp_path / "new", url=server.url, checksums=SUMS))
         # The files that had arrived are not fetched again.
         assert server.fetched == list(FILES)[list(FILES).index(name) :]
     assert_same_examples(train, TRAIN)
@@ -145,7 +148,7 @@ def test_a_refusal_by_the_server_is_said(tmp_path, status, message):
     with serving(FILES) as server:
         server.statuses["train-images-idx3-ubyte.gz"] = status
         with pytest.raises(DatasetNotFoundError, match=message):
-            prepare(MNIST, tmp_path / "new", url=server.url, checksums=SUMS)
+            prepare("mnist", tmp_path / "new", url=server.url, checksums=SUMS)
     assert everything_below(tmp_path) == []
 
 
@@ -153,20 +156,20 @@ def test_no_network_is_said_at_once_and_leaves_nothing(tmp_path):
     with pytest.raises(
         DatasetNotFoundError, match=r"no answer from http://127\.0\.0\.1:9/.*refuse"
     ):
-        prepare(MNIST, tmp_path / "new", url=CLOSED_PORT)
+        prepare("mnist", tmp_path / "new", url=CLOSED_PORT)
     assert everything_below(tmp_path) == []
 
 
 def test_the_registered_checksums_hold_for_every_address(tmp_path):
     """Files of a mirror are held against the checksums that TFDS has for the original."""
     with serving(FILES) as server, pytest.raises(DataFormatError, match="440fcabf73cc546f"):
-        prepare(MNIST, tmp_path, url=server.url)
+        prepare("mnist", tmp_path, url=server.url)
 
 
 def test_a_file_without_a_checksum_is_not_fetched(tmp_path):
     with serving({"other.zip": b"x"}) as server:
         with pytest.raises(ValueError, match="Missing checksums"):
-            prepare(DATASETS["emnist/digits"], tmp_path, url=server.url + "other.zip")
+            prepare("emnist/digits", tmp_path, url=server.url + "other.zip")
         assert server.fetched == []
 
 
@@ -183,7 +186,7 @@ def prepare_emnist(name, files, folder):
     archives = {"gzip.zip": zip_bytes(files)}
     with serving(archives) as server:
         return prepare(
-            DATASETS[f"emnist/{name}"],
+            f"emnist/{name}",
             folder,
             url=server.url + "gzip.zip",
             checksums=checksums(archives),
@@ -209,23 +212,6 @@ def test_a_zip_file_lacking_a_file_says_which(tmp_path):
     assert not list(tmp_path.rglob("incomplete*"))
 
 
-def test_another_process_may_be_quicker(tmp_path, prepared):
-    """It has prepared the data set while ours was still downloading."""
-    target = tmp_path / "mnist" / "3.0.1"
-
-    def publish(name):
-        if name == "t10k-labels-idx1-ubyte.gz":
-            target.mkdir(parents=True)
-            for path in prepared.files():
-                (target / path.name).write_bytes(path.read_bytes())
-
-    with serving(FILES) as server:
-        server.before_file = publish
-        found = prepare(MNIST, tmp_path, url=server.url, checksums=SUMS)
-    assert found == Prepared(target, "mnist/3.0.1", "array_record")
-    assert not list(tmp_path.rglob("incomplete*"))
-
-
 def describe(folder, version, **entries):
     path = folder / "mnist" / version / "dataset_info.json"
     path.parent.mkdir(parents=True)
@@ -233,19 +219,18 @@ def describe(folder, version, **entries):
 
 
 def test_the_newest_readable_version_is_found(tmp_path):
-    assert find_prepared(MNIST, tmp_path) is None
+    assert find_prepared("mnist", tmp_path) is None
     describe(tmp_path, "4.0.0", fileFormat="tfrecord")
-    assert not find_prepared(MNIST, tmp_path).is_readable
+    assert not find_prepared("mnist", tmp_path).is_readable
     for version in ("3.0.1", "3.0.10", "3.0.2"):
         describe(tmp_path, version, fileFormat="array_record")
-    assert find_prepared(MNIST, tmp_path).label == "mnist/3.0.10"
+    assert find_prepared("mnist", tmp_path).label == "mnist/3.0.10"
 
 
 def test_the_format_that_old_descriptions_leave_out_is_tfrecord(tmp_path):
     describe(tmp_path, "3.0.1")
-    assert find_prepared(MNIST, tmp_path).file_format == "tfrecord"
-    with pytest.raises(DatasetNotFoundError, match="format array_record, found tfrecord in"):
-        prepare(MNIST, tmp_path, url=CLOSED_PORT)
+    assert find_prepared("mnist", tmp_path).file_format == "tfrecord"
+    assert not find_prepared("mnist", tmp_path).is_readable
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"fileFormat": '])
@@ -254,7 +239,7 @@ def test_a_damaged_description_is_said(tmp_path, text):
     path = tmp_path / "mnist" / "3.0.1" / "dataset_info.json"
     path.write_text(text)
     with pytest.raises(DataFormatError, match=f"description of a prepared data set.* {path}"):
-        find_prepared(MNIST, tmp_path)
+        find_prepared("mnist", tmp_path)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -290,12 +275,18 @@ def test_preparing_and_reading_need_no_tensorflow(tmp_path):
         script = f"""
             import sys
             from pathlib import Path
-            from mnistjax.data.registry import DATASETS
-            from mnistjax.data.tfds_builders import prepare, read_prepared
-            found = prepare(
-                DATASETS["mnist"], Path({str(tmp_path)!r}), url={server.url!r}, checksums={SUMS!r}
+            from mnistjax.data.idx import decode_idx_pair
+            from mnistjax.data.tfds_download import prepare
+            from mnistjax.data.tfds_prepared import find_prepared, read_prepared
+            folder = Path({str(tmp_path)!r})
+            prepare(
+                "mnist",
+                folder,
+                decode_pair=decode_idx_pair,
+                url={server.url!r},
+                checksums={SUMS!r},
             )
-            (images, _), _ = read_prepared(found)
+            (images, _), _ = read_prepared(find_prepared("mnist", folder))
             assert len(images) == {len(TRAIN[0])}
             assert "tensorflow" not in sys.modules
             assert "tensorflow_datasets" in sys.modules
@@ -317,9 +308,9 @@ def test_the_real_files_are_prepared_against_the_registered_checksums(tmp_path, 
         wrong = "t10k-labels-idx1-ubyte.gz"
         server.files[wrong] = files[wrong][:-1] + b"?"
         with pytest.raises(DataFormatError, match=r"wrong checksum.*f7ae60f92e00ec6d"):
-            prepare(MNIST, tmp_path, url=server.url)
+            prepare("mnist", tmp_path, url=server.url)
         server.files[wrong] = files[wrong]
-        train, test = read_prepared(prepare(MNIST, tmp_path, url=server.url))
+        train, test = read_prepared(prepare("mnist", tmp_path, url=server.url))
     expected_train, expected_test = read_idx_folder(mnist_dir / "mnist")
     for found, expected in ((train, expected_train), (test, expected_test)):
         assert sorted(example_bytes(found)) == sorted(example_bytes(expected))

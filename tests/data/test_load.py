@@ -1,32 +1,29 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from data_files import (
+    assert_holds,
     checksums,
-    csv_text,
     mnist_files,
     random_pair,
     serving,
     write_idx_folder,
 )
 
-from mnistjax.data import sources, tfds_builders
+from mnistjax.data import load, tfds_download
+from mnistjax.data.load import load_dataset
 from mnistjax.data.registry import DATASETS
-from mnistjax.data.sources import load_dataset
-from mnistjax.errors import (
-    ConfigError,
-    DataFormatError,
-    DatasetNotFoundError,
-    UnknownNameError,
-)
+from mnistjax.errors import DataFormatError, DatasetNotFoundError, UnknownNameError
 
 TRAIN, TEST = random_pair(0, 40), random_pair(1, 20)
 LETTERS = tuple((images, labels % 26 + 1) for images, labels in (TRAIN, TEST))
@@ -50,27 +47,17 @@ def alone(tmp_path, monkeypatch):
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-    monkeypatch.setattr(sources, "DATASETS", DATASETS | SMALL)
-    monkeypatch.setattr(sources, "prepare", prepare_from(CLOSED_PORT))
+    monkeypatch.setattr(load, "DATASETS", DATASETS | SMALL)
+    monkeypatch.setattr(load, "prepare", prepare_from(CLOSED_PORT))
 
 
 def prepare_from(url, sums=None):
-    def prepare(info, data_dir):
-        return tfds_builders.prepare(info, data_dir, url=url, checksums=sums)
-
-    return prepare
+    return partial(tfds_download.prepare, url=url, checksums=sums)
 
 
 @pytest.fixture
 def data_dir(tmp_path):
     return tmp_path / "data"
-
-
-def assert_holds(dataset, train, test):
-    for split, (images, labels) in ((dataset.train, train), (dataset.test, test)):
-        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
-        np.testing.assert_array_equal(split.images, images)
-        np.testing.assert_array_equal(split.labels, labels)
 
 
 def assert_holds_shuffled(dataset, train, test):
@@ -89,7 +76,7 @@ def test_idx_files_are_loaded_and_then_mapped(data_dir, suffix):
         assert_holds(dataset, TRAIN, TEST)
         assert isinstance(dataset.train.images, np.memmap) is mapped
         assert dataset.source == f"IDX files in {data_dir}/mnist"
-        assert dataset.info is sources.DATASETS["mnist"]
+        assert dataset.info is load.DATASETS["mnist"]
 
 
 def test_a_changed_file_is_read_again(data_dir):
@@ -110,7 +97,7 @@ def test_emnist_comes_upright_and_counted_from_zero(data_dir, folder):
     assert dataset.source == f"IDX files in {data_dir / folder}"
 
 
-def test_a_letter_labelled_zero_is_refused(data_dir):
+def test_a_letter_labeled_zero_is_refused(data_dir):
     write_idx_folder(data_dir / "emnist", TRAIN, TEST, prefix="emnist-letters-")
     for _ in range(2):
         with pytest.raises(DataFormatError, match="labels must be >= 0, found -1 at index 0"):
@@ -126,7 +113,7 @@ def test_swapped_train_and_test_files_are_found_by_their_sizes(data_dir):
 
 
 def test_the_registered_sizes_are_those_of_the_published_files(data_dir, monkeypatch):
-    monkeypatch.setattr(sources, "DATASETS", DATASETS)
+    monkeypatch.setattr(load, "DATASETS", DATASETS)
     write_idx_folder(data_dir / "mnist", TRAIN, TEST)
     with pytest.raises(DataFormatError, match="expected 60000 train images of 'mnist', found 40"):
         load_dataset("mnist", data_dir=data_dir)
@@ -167,7 +154,7 @@ def test_the_environment_names_the_folder_and_the_argument_wins(data_dir, tmp_pa
 def served(monkeypatch):
     files = mnist_files(TRAIN, TEST)
     with serving(files) as server:
-        monkeypatch.setattr(sources, "prepare", prepare_from(server.url, checksums(files)))
+        monkeypatch.setattr(load, "prepare", prepare_from(server.url, checksums(files)))
         yield server
 
 
@@ -181,6 +168,20 @@ def test_what_is_missing_is_downloaded_once(data_dir, served):
     assert isinstance(second.train.images, np.memmap)
     assert len(served.fetched) == fetched
     assert_holds(second, *((s.images, s.labels) for s in (first.train, first.test)))
+
+
+def test_another_process_may_be_quicker(data_dir, tmp_path, served):
+    """It has prepared the data set while ours was still downloading."""
+    load_dataset("mnist", data_dir=tmp_path / "other")
+    version = "mnist/3.0.1"
+
+    def publish(name):
+        if name == "t10k-labels-idx1-ubyte.gz":
+            shutil.copytree(tmp_path / "other" / version, data_dir / version)
+
+    served.before_file = publish
+    assert_holds_shuffled(load_dataset("mnist", data_dir=data_dir), TRAIN, TEST)
+    assert not list(data_dir.rglob("incomplete*"))
 
 
 def test_idx_files_come_before_what_tfds_prepared(data_dir, served):
@@ -202,7 +203,7 @@ def test_a_read_only_folder_is_not_written_to(data_dir, tmp_path, served):
 
 def test_a_prepared_set_of_another_size_is_refused(data_dir, served, monkeypatch):
     load_dataset("mnist", data_dir=data_dir)
-    monkeypatch.setattr(sources, "DATASETS", DATASETS)
+    monkeypatch.setattr(load, "DATASETS", DATASETS)
     (data_dir / ".mnistjax").rename(data_dir / "elsewhere")
     with pytest.raises(DataFormatError, match=r"expected 60000 train images .*mnist/3\.0\.1"):
         load_dataset("mnist", data_dir=data_dir)
@@ -287,117 +288,22 @@ def test_an_unknown_name_is_refused(data_dir, name):
         load_dataset(name, data_dir=data_dir)
 
 
-# --- folders of one's own ------------------------------------------------------------------------
-
-
-def write_csv(path, pair, *, header="pixel", labelled=True):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = csv_text(pair[0], pair[1] if labelled else None, header=header).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-
-
-def test_idx_and_csv_folders_of_the_same_images_agree(tmp_path):
-    write_idx_folder(tmp_path / "idx", TRAIN, TEST)
-    for folder, names, header in (
-        ("kaggle", ("train.csv", "test.csv"), "pixel"),
-        ("widespread", ("mnist_train.csv", "mnist_test.csv.gz"), "1x1"),
-    ):
-        write_csv(tmp_path / folder / names[0], TRAIN, header=header)
-        write_csv(tmp_path / folder / names[1], TEST, header=header)
-        dataset = load_dataset(tmp_path / folder)
-        assert dataset.source == f"CSV files in {tmp_path / folder} ({', '.join(names)})"
-        assert_holds(dataset, TRAIN, TEST)
-    for mapped in (False, True):
-        dataset = load_dataset(str(tmp_path / "idx"))
-        assert isinstance(dataset.train.images, np.memmap) is mapped
-        assert_holds(dataset, TRAIN, TEST)
-    assert dataset.source == f"IDX files in {tmp_path / 'idx'}"
-    assert (dataset.info.name, dataset.info.num_classes) == ("idx", 10)
-
-
-@pytest.mark.parametrize("with_unlabelled_test", [True, False])
-def test_without_a_labelled_test_file_a_stratified_fifth_is_held_out(
-    tmp_path, with_unlabelled_test
-):
-    pair = random_pair(3, 100)
-    write_csv(tmp_path / "train.csv", pair)
-    if with_unlabelled_test:
-        write_csv(tmp_path / "test.csv", TEST, labelled=False)
-    for _ in range(2):
-        dataset = load_dataset(tmp_path)
-        assert "a fixed fifth of it" in dataset.source
-        assert np.bincount(dataset.train.labels).tolist() == [8] * 10
-        assert np.bincount(dataset.test.labels).tolist() == [2] * 10
-        rows = np.concatenate([dataset.train.images, dataset.test.images])
-        assert sorted(map(bytes, rows)) == sorted(map(bytes, pair[0]))
-
-
-def test_a_csv_file_too_small_to_hold_anything_out_is_refused(tmp_path):
-    write_csv(tmp_path / "train.csv", random_pair(3, 10))
-    with pytest.raises(ConfigError, match="leaves a side without an image of every class"):
-        load_dataset(tmp_path)
-
-
-def test_an_unlabelled_training_file_is_refused(tmp_path):
-    write_csv(tmp_path / "train.csv", TRAIN, labelled=False)
-    with pytest.raises(DataFormatError, match=r"expected a column label, .*train\.csv line 1"):
-        load_dataset(tmp_path)
-
-
-def test_images_of_another_size_are_taken_from_ones_own_folder(tmp_path):
-    train = np.zeros((4, 16, 20, 1), np.uint8), np.array([0, 1, 2, 1], np.int32)
-    write_idx_folder(tmp_path, train, train)
-    info = load_dataset(tmp_path).info
-    assert (info.image_shape, info.num_classes) == ((16, 20, 1), 3)
-
-
-def test_an_empty_folder_says_what_it_should_hold(tmp_path):
-    with pytest.raises(DatasetNotFoundError, match=rf"train\.csv, found neither in {tmp_path}"):
-        load_dataset(tmp_path)
-
-
-def test_a_registered_name_is_not_a_folder_of_that_name(tmp_path, monkeypatch, data_dir):
-    write_idx_folder(tmp_path / "mnist", TRAIN, TEST)
+def test_registered_names_come_before_folders(tmp_path, monkeypatch, data_dir):
+    write_idx_folder(tmp_path / "mnist", TEST, TRAIN)
+    (tmp_path / "digits").mkdir()
     monkeypatch.chdir(tmp_path)
-    data_dir.mkdir()
-    with pytest.raises(DatasetNotFoundError):
-        load_dataset("mnist", data_dir=data_dir, download=False)
-    assert load_dataset("./mnist").source == "IDX files in mnist"
+    write_idx_folder(data_dir / "mnist", TRAIN, TEST)
+    assert load_dataset("mnist", data_dir=data_dir).source == f"IDX files in {data_dir}/mnist"
+    assert load_dataset("digits").info.name == "digits"
+    for folder in ("./mnist", "../" + tmp_path.name + "/mnist", Path("mnist"), Path("./mnist")):
+        dataset = load_dataset(folder, data_dir=data_dir)
+        assert dataset.source == f"IDX files in {Path(folder)}"
+        assert_holds(dataset, TEST, TRAIN)
 
 
-# --- digits --------------------------------------------------------------------------------------
-
-
-def test_digits_look_like_mnist():
-    dataset = load_dataset("digits")
-    assert (len(dataset.train), len(dataset.test)) == (1437, 360)
-    assert dataset.source == "scikit-learn digits, embedded"
-    images = np.concatenate([dataset.train.images, dataset.test.images])
-    assert images.shape[1:] == dataset.info.image_shape == (28, 28, 1)
-    box = images[:, 4:24, 4:24]
-    assert images.sum(dtype=np.int64) == box.sum(dtype=np.int64) > 0
-    assert (images.min(), images.max()) == (0, 255)
-    for split in (dataset.train, dataset.test):
-        shares = np.bincount(split.labels) / len(split)
-        np.testing.assert_allclose(shares, 0.1, atol=0.01)
-
-
-def test_digits_are_the_drawings_of_scikit_learn():
-    from sklearn.datasets import load_digits
-
-    dataset, digits = load_dataset("digits"), load_digits()
-    drawn = np.concatenate([dataset.train.images, dataset.test.images])[:, 4:24, 4:24, 0]
-    labels = np.concatenate([dataset.train.labels, dataset.test.labels])
-    for label in range(10):
-        found = drawn[labels == label].mean(axis=0).reshape(4, 5, 4, 5).mean(axis=(1, 3))
-        expected = digits.images[digits.target == label].mean(axis=0) * 255 / 16
-        expected = expected.reshape(4, 2, 4, 2).mean(axis=(1, 3))
-        assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.98
-
-
-def test_digits_are_always_the_same():
-    first, second = load_dataset("digits"), load_dataset("digits")
-    assert_holds(first, *((s.images, s.labels) for s in (second.train, second.test)))
+def test_a_path_to_nothing_is_no_data_set(tmp_path, data_dir):
+    with pytest.raises(DatasetNotFoundError, match=rf"or a folder with .*nothing at {tmp_path}/x"):
+        load_dataset(tmp_path / "x", data_dir=data_dir)
 
 
 # --- imports and the real data -------------------------------------------------------------------
@@ -413,19 +319,12 @@ def run_python(script):
 HEAVY = '("tensorflow", "tensorflow_datasets", "sklearn", "PIL")'
 
 
-def test_importing_the_wing_imports_nothing_heavy():
-    run_python(f"""
-        import sys
-        import mnistjax.data
-        assert not [name for name in {HEAVY} if name in sys.modules]
-    """)
-
-
-def test_loading_idx_files_imports_nothing_heavy(tmp_path):
+def test_importing_and_loading_idx_files_import_nothing_heavy(tmp_path):
     write_idx_folder(tmp_path, TRAIN, TEST)
     run_python(f"""
         import sys
         import mnistjax.data
+        assert not [name for name in {HEAVY} if name in sys.modules]
         for _ in range(2):
             mnistjax.data.load_dataset({str(tmp_path)!r})
         assert not [name for name in {HEAVY} if name in sys.modules]
@@ -434,7 +333,7 @@ def test_loading_idx_files_imports_nothing_heavy(tmp_path):
 
 @pytest.mark.mnist
 def test_real_mnist_is_loaded_cold_and_warm(data_dir, mnist_dir, monkeypatch):
-    monkeypatch.setattr(sources, "DATASETS", DATASETS)
+    monkeypatch.setattr(load, "DATASETS", DATASETS)
     (data_dir / "mnist").mkdir(parents=True)
     for path in (mnist_dir / "mnist").glob("*.gz"):
         (data_dir / "mnist" / path.name).symlink_to(path)

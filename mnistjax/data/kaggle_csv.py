@@ -1,0 +1,107 @@
+"""Strict reader of CSV files of 28x28 images, as Kaggle's digit recognizer has them.
+
+A file that is damaged, cut off or of another kind raises an error; it never gives wrong pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+
+from mnistjax.data.gzipped import PathLike, read_bytes, read_first_line
+from mnistjax.errors import DataFormatError
+
+_PIXELS = tuple(f"pixel{i}" for i in range(784))
+_ROW_BY_COLUMN = tuple(f"{row}x{column}" for row in range(1, 29) for column in range(1, 29))
+
+
+def read_kaggle_csv(path: PathLike) -> tuple[np.ndarray, np.ndarray | None]:
+    r"""Reads a CSV file of 28x28 images, one per row, as Kaggle's digit recognizer has them.
+
+    Args:
+        path: the file, plain or compressed by gzip. Its header is `label,pixel0,...,pixel783` or
+            `label,1x1,1x2,...,28x28`, or one of these without `label`.
+
+    Returns:
+        (images, labels): uint8 [N, 28, 28, 1] and int32 [N], or None for unlabeled images.
+
+    Raises:
+        DatasetNotFoundError: if there is no such file.
+        DataFormatError: if the header is another, a row has another number of columns, a value is
+            not an integer from 0 to 255, or the file is cut off; the message names line and
+            column.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+        >>> seven = ",".join(["7", *["0"] * 784])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "train.csv")
+        ...     _ = path.write_text(f"{header}\n{seven}\n")
+        ...     images, labels = read_kaggle_csv(path)
+        >>> images.shape, labels
+        ((1, 28, 28, 1), array([7], dtype=int32))
+    """
+    header, _, body = read_bytes(path).partition(b"\n")
+    columns = _check_header(header, str(path))
+    if not body.strip():
+        raise DataFormatError(f"expected at least one row below the header, found none in {path}")
+    if not body.endswith(b"\n"):
+        # A last value that lost a digit would pass for a smaller one.
+        last = len(body.splitlines()) + 1
+        raise DataFormatError(
+            f"expected a newline at the end, found a row that may be cut off in {path} line {last}"
+        )
+    try:
+        table = np.loadtxt(io.BytesIO(body), np.uint8, delimiter=",", comments=None, ndmin=2)
+    except ValueError as error:
+        _raise_first_bad_value(body, columns, str(path))
+        raise DataFormatError(f"expected rows of integers, found {error} in {path}") from None
+    if table.shape[1] != len(columns):
+        _raise_first_bad_value(body, columns, str(path))
+    images = np.ascontiguousarray(table[:, -784:]).reshape(-1, 28, 28, 1)
+    return images, table[:, 0].astype(np.int32) if columns[0] == "label" else None
+
+
+def kaggle_csv_is_labeled(path: PathLike) -> bool:
+    """Tells from the header of a CSV file whether it holds labels.
+
+    Args:
+        path: the file, plain or compressed by gzip.
+
+    Raises:
+        DataFormatError: if the header is not one that `read_kaggle_csv` knows.
+    """
+    return _check_header(read_first_line(path), str(path))[0] == "label"
+
+
+def _check_header(line: bytes, where: str) -> list[str]:
+    """Returns the names of the columns."""
+    columns = line.decode("utf-8", "replace").strip().split(",")
+    has_label = columns[0] == "label"
+    pixels = tuple(columns[has_label:])
+    if pixels not in (_PIXELS, _ROW_BY_COLUMN):
+        shown = ",".join(columns[:3])
+        raise DataFormatError(
+            f"expected a header label,pixel0,...,pixel783 (785 columns) or pixel0,...,pixel783 "
+            f"(784), found {shown[:40]!r}... ({len(columns)} columns) in {where} line 1"
+        )
+    return columns
+
+
+def _raise_first_bad_value(body: bytes, columns: list[str], where: str) -> None:
+    """Finds what the fast reader could not read, for a message with line and column."""
+    for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), start=2):
+        values = line.split(",")
+        if line and len(values) != len(columns):
+            raise DataFormatError(
+                f"expected {len(columns)} columns, found {len(values)} in {where} line {number}"
+            )
+        for column, value in zip(columns, values, strict=False):
+            if line and not (re.fullmatch(r" *\d{1,9} *", value) and int(value) <= 255):
+                raise DataFormatError(
+                    f"expected an integer from 0 to 255, found {value[:20]!r} in {where} "
+                    f"line {number} column {column}"
+                )

@@ -1,0 +1,317 @@
+"""`load_dataset`: finds the files of a data set and turns them into arrays, in this order.
+
+A name: IDX files beside, else what TensorFlow Datasets (TFDS) has prepared, else a download.
+A folder: IDX files, else CSV files. Neither: MNIST, else the digits that come with scikit-learn.
+Whatever was found is then decoded, or taken from the cache, and checked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mnistjax.data.cache import Arrays, cached_arrays, is_writable, user_cache_dir
+from mnistjax.data.embedded import embedded_digits
+from mnistjax.data.idx import decode_idx_pair, find_idx_files, read_idx_files
+from mnistjax.data.kaggle_csv import kaggle_csv_is_labeled, read_kaggle_csv
+from mnistjax.data.registry import DATASETS
+from mnistjax.data.splits import Dataset, DatasetInfo, Split, split_validation
+from mnistjax.data.tfds_download import prepare
+from mnistjax.data.tfds_prepared import Prepared, find_prepared, read_prepared
+from mnistjax.errors import DataFormatError, DatasetNotFoundError, UnknownNameError
+
+PathLike = str | os.PathLike[str]
+Pair = tuple[np.ndarray, np.ndarray]
+_Read = Callable[[], tuple[Pair, Pair]]  # gives (train, test), each (images, labels)
+_Sizes = tuple[int | None, int | None]  # of train and test
+
+_HELD_OUT = 0.2
+
+
+class _Found(NamedTuple):
+    """The files of a data set, and how to read them."""
+
+    source: str  # in words
+    cache_dir: Path  # the cache belongs to this folder
+    files: Sequence[Path]  # what `decode` reads
+    decode: _Read
+
+
+def load_dataset(
+    name: PathLike | None = None, *, data_dir: PathLike | None = None, download: bool = True
+) -> Dataset:
+    """Loads a data set from the nearest place that has it.
+
+    A registered data set is looked for as IDX files in `data_dir/<name>/` (EMNIST: in
+    `data_dir/emnist/`), then as TensorFlow Datasets (TFDS) prepared it in `data_dir`, then it is
+    downloaded. Decoded arrays are cached beside the data, in `.mnistjax`, so that the next load
+    takes milliseconds.
+
+    Args:
+        name: a key of `DATASETS`; or a folder of your own, with the four IDX files, or with
+            `train.csv` (and `test.csv`) as Kaggle has them; or None for MNIST, and in its place
+            scikit-learn's embedded digits if it cannot be had. Registered names come first:
+            "mnist" is always MNIST; the folder of that name is "./mnist" or a `pathlib.Path`.
+        data_dir: where the data sets lie and are downloaded to. If None: the environment's
+            MNISTJAX_DATA_DIR, else the folder of TFDS, TFDS_DATA_DIR or `~/tensorflow_datasets`.
+        download: whether to download a data set that is not there.
+
+    Returns:
+        The data set: images uint8 [N, H, W, C], labels int32 [N]; its `source` says in words which
+        files were used. The arrays may be read-only and memory-mapped.
+
+    Raises:
+        UnknownNameError: if `name` is neither a data set nor a folder.
+        DatasetNotFoundError: if the data set cannot be had; the message lists the ways to get it.
+        DataFormatError: if a file is damaged or holds something else.
+        ConfigError: if a folder's only labeled file is too small to hold out a test split.
+
+    Example:
+        >>> dataset = load_dataset("digits")
+        >>> dataset.train.images.shape, dataset.train.labels.shape
+        ((1437, 28, 28, 1), (1437,))
+        >>> dataset.source
+        'scikit-learn digits, embedded'
+    """
+    root = data_directory(data_dir)
+    if name is None:
+        # A folder that was named and mistyped must not pass for "there is no MNIST".
+        mistyped = bool(data_dir or os.environ.get("MNISTJAX_DATA_DIR")) and not root.exists()
+        return _load_default(root, download=download, fall_back=not mistyped)
+    if isinstance(name, str) and name in DATASETS:
+        return _load_named(DATASETS[name], root, download=download)
+    return _load_folder(name)
+
+
+def data_directory(data_dir: PathLike | None = None) -> Path:
+    """Returns the folder in which data sets are looked for; it need not exist.
+
+    Args:
+        data_dir: the folder. If None: the environment's MNISTJAX_DATA_DIR, else the folder of
+            TFDS, TFDS_DATA_DIR or `~/tensorflow_datasets`.
+
+    Raises:
+        DatasetNotFoundError: if it is a file.
+
+    Example:
+        >>> data_directory("/my/data").as_posix()
+        '/my/data'
+    """
+    environment = os.environ.get("MNISTJAX_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
+    root = Path(data_dir or environment or "~/tensorflow_datasets").expanduser().absolute()
+    if root.exists() and not root.is_dir():
+        raise DatasetNotFoundError(f"expected the data directory to be a folder, found file {root}")
+    return root
+
+
+# Without a name: MNIST, or the embedded digits.
+
+
+def _load_default(root: Path, *, download: bool, fall_back: bool) -> Dataset:
+    try:
+        return _load_named(DATASETS["mnist"], root, download=download)
+    except DatasetNotFoundError:
+        if not fall_back:
+            raise
+        # The reason is half a page; whoever asks for MNIST by name is told.
+        return _load_embedded(
+            f"scikit-learn digits, embedded: mnist was not found in {root} and not downloaded; "
+            "ask for mnist by name to see why"
+        )
+
+
+def _load_embedded(source: str) -> Dataset:
+    train, test = _hold_out_a_fifth(embedded_digits())
+    return Dataset(Split(*train), Split(*test), DATASETS["digits"], source)
+
+
+def _hold_out_a_fifth(pair: Pair) -> tuple[Pair, Pair]:
+    kept, held_out = split_validation(Split(*pair), _HELD_OUT, seed=0)
+    assert held_out is not None
+    return (kept.images, kept.labels), (held_out.images, held_out.labels)
+
+
+# By name: IDX files, else prepared by TFDS, else downloaded.
+
+
+def _load_named(info: DatasetInfo, root: Path, *, download: bool) -> Dataset:
+    if info.builder is None:
+        return _load_embedded("scikit-learn digits, embedded")
+    found = _find_idx(info, root) or _find_prepared(info, info.builder, root)
+    if not (found or download):
+        raise _not_found(info, root, "downloading is off")
+    return _decoded(found or _download(info, info.builder, root), info)
+
+
+def _find_idx(info: DatasetInfo, root: Path) -> _Found | None:
+    for folder, prefix in _idx_folders(info, root):
+        files = find_idx_files(folder, prefix)
+        if files:
+            sizes, places = _published_sizes(info), (files.train_images, files.test_images)
+            decode = partial(_as_promised, info, partial(read_idx_files, files), sizes, places)
+            return _Found(f"IDX files in {folder}", root, files, decode)
+    return None
+
+
+def _idx_folders(info: DatasetInfo, root: Path) -> list[tuple[Path, str]]:
+    """Returns where the IDX files of a data set may lie, and what their names begin with."""
+    family, _, variant = info.name.partition("/")
+    if not variant:
+        return [(root / family, "")]
+    # The published zip file unpacks into a folder "gzip".
+    return [(root / family / sub, f"{family}-{variant}-") for sub in ("", "gzip")]
+
+
+def _find_prepared(info: DatasetInfo, builder: str, root: Path) -> _Found | None:
+    unreadable = None
+    for place in dict.fromkeys((root, _download_folder(root))):
+        prepared = find_prepared(builder, place)
+        if prepared and prepared.is_readable:
+            return _prepared(info, place, prepared, f"TFDS {prepared.label} in {place}")
+        unreadable = unreadable or prepared
+    if unreadable:
+        raise _not_found(
+            info,
+            root,
+            f"{unreadable.path} was prepared as {unreadable.file_format}, which only TensorFlow "
+            "can read; array_record is needed",
+        )
+    return None
+
+
+def _download_folder(root: Path) -> Path:
+    """Returns `root`, or the user's cache directory if `root` is read-only."""
+    return root if is_writable(root) else user_cache_dir() / "tensorflow_datasets"
+
+
+def _download(info: DatasetInfo, builder: str, root: Path) -> _Found:
+    place = _download_folder(root)
+    failure = None
+    try:
+        prepare(builder, place, decode_pair=decode_idx_pair)
+    except DatasetNotFoundError as error:
+        failure = error
+    prepared = find_prepared(builder, place)  # after a failure, too: another process was quicker
+    if prepared is None:
+        raise _not_found(info, root, str(failure)) from failure
+    return _prepared(info, place, prepared, f"downloaded by TFDS ({prepared.label}) into {place}")
+
+
+def _prepared(info: DatasetInfo, place: Path, prepared: Prepared, source: str) -> _Found:
+    sizes, path = info.prepared_sizes or _published_sizes(info), prepared.path
+    decode = partial(_as_promised, info, partial(read_prepared, prepared), sizes, (path, path))
+    return _Found(source, place, prepared.files(), decode)
+
+
+def _not_found(info: DatasetInfo, root: Path, reason: str) -> DatasetNotFoundError:
+    folder, prefix = _idx_folders(info, root)[0]
+    return DatasetNotFoundError(
+        f"data set {info.name!r} not found in {root}: {reason}. Let it be downloaded (needs a "
+        f"network), or put the four files {prefix}*-ubyte.gz into {folder}, or point --data-dir "
+        "or MNISTJAX_DATA_DIR at a folder where TFDS has prepared it"
+    )
+
+
+def _published_sizes(info: DatasetInfo) -> _Sizes:
+    return info.train_size, info.test_size
+
+
+def _as_promised(
+    info: DatasetInfo, read: _Read, sizes: _Sizes, places: tuple[Path, Path]
+) -> tuple[Pair, Pair]:
+    """Checks how many images were published, turns them upright, and counts labels from 0."""
+    pairs = read()
+    for kind, (images, _), size, place in zip(("train", "test"), pairs, sizes, places, strict=True):
+        if size is not None and len(images) != size:
+            raise DataFormatError(
+                f"expected {size} {kind} images of {info.name!r}, found {len(images)} in {place}"
+            )
+
+    def mend(pair: Pair) -> Pair:
+        images, labels = pair
+        upright = images.swapaxes(1, 2) if info.transposed else images
+        return upright, labels - np.int32(info.label_offset)
+
+    return mend(pairs[0]), mend(pairs[1])
+
+
+# A folder: IDX files, else CSV files.
+
+
+def _load_folder(name: PathLike) -> Dataset:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _decoded(_find_idx_in_folder(folder) or _find_csv_in_folder(folder), None)
+    expected = "expected the name of a data set, or a folder with IDX or CSV files"
+    if folder.exists():
+        raise DatasetNotFoundError(f"{expected}, found file {folder}")
+    if not isinstance(name, str):
+        raise DatasetNotFoundError(f"{expected}, found nothing at {folder}")
+    raise UnknownNameError("dataset", name, DATASETS)
+
+
+def _find_idx_in_folder(folder: Path) -> _Found | None:
+    files = find_idx_files(folder)
+    if files is None:
+        return None
+    return _Found(f"IDX files in {folder}", folder, files, partial(read_idx_files, files))
+
+
+def _find_csv_in_folder(folder: Path) -> _Found:
+    train, test = _find_csv(folder, "train"), _find_csv(folder, "test")
+    if train is None:
+        raise DatasetNotFoundError(
+            "expected a folder with four IDX files (train-images-idx3-ubyte.gz, ...) or with "
+            f"train.csv, found neither in {folder}"
+        )
+    if test is not None and kaggle_csv_is_labeled(test):
+        source = f"CSV files in {folder} ({train.name}, {test.name})"
+        return _Found(source, folder, (train, test), lambda: (_read_csv(train), _read_csv(test)))
+    source = f"CSV file {train}; a fixed fifth of it, with the same share of every class, is "
+    source += "the test split, for there is no labeled test file"
+    return _Found(source, folder, (train,), lambda: _hold_out_a_fifth(_read_csv(train)))
+
+
+def _find_csv(folder: Path, split: str) -> Path | None:
+    names = (f"{stem}{split}.csv{end}" for stem in ("", "mnist_") for end in ("", ".gz"))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_csv(path: Path) -> Pair:
+    images, labels = read_kaggle_csv(path)
+    if labels is None:
+        raise DataFormatError(f"expected a column label, found none in {path} line 1")
+    return images, labels
+
+
+# What was found: decoded or from the cache, and checked.
+
+
+def _decoded(found: _Found, info: DatasetInfo | None) -> Dataset:
+    """Makes the data set; without `info` it is described from its own images and labels."""
+
+    def decode() -> Arrays:
+        train, test = found.decode()
+        return {
+            "train_images": np.ascontiguousarray(train[0]),
+            "train_labels": train[1],
+            "test_images": np.ascontiguousarray(test[0]),
+            "test_labels": test[1],
+        }
+
+    name = info.name if info else "folder"
+    arrays = cached_arrays(name, found.cache_dir, found.files, decode)
+    train = Split(arrays["train_images"], arrays["train_labels"])
+    test = Split(arrays["test_images"], arrays["test_labels"])
+    return Dataset(train, test, info or _describe(found.cache_dir, train, test), found.source)
+
+
+def _describe(folder: Path, train: Split, test: Split) -> DatasetInfo:
+    classes = int(max(train.labels.max(), test.labels.max())) + 1
+    height, width, channels = train.images.shape[1:]
+    return DatasetInfo(folder.resolve().name, classes, image_shape=(height, width, channels))
