@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -10,21 +10,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mnistjax.models.norm import BatchNorm, lift
-from mnistjax.models.ops import conv, conv_pool, conv_windows, max_pool, max_windows
+from mnistjax.errors import ConfigError
+from mnistjax.models.norm import BatchNorm
+from mnistjax.models.ops import conv_pool
 
 
 class Stage(nn.Module):
-    """Convolution, batch normalisation if asked for, ReLU, max pooling if asked for, dropout.
+    """Convolution, batch normalization if asked for, pooling if asked for, ReLU, dropout.
 
-    Bias and ReLU are monotonic, so pooling before them gives the same numbers and leaves them a
-    quarter of the work. Batch normalisation is not (its gain may be negative): it comes first.
+    Bias and ReLU are monotonic, so max pooling before them gives the same numbers and leaves them
+    a quarter of the work. Batch normalization is not (its scale may be negative): it comes first.
+    Dropout is that of Srivastava et al., https://jmlr.org/papers/v15/srivastava14a.html.
 
     Attributes:
         features: number of output channels.
         kernel_size: height and width of the kernel.
         padding: "SAME" or "VALID".
-        batch_norm: whether to normalise before the ReLU.
+        batch_norm: whether to normalize before the ReLU.
         pool: side and stride of the pooling window; 1 is no pooling.
         dropout: rate at the end of the stage.
         dtype: dtype of the arithmetic; parameters stay float32.
@@ -49,28 +51,23 @@ class Stage(nn.Module):
     ) -> jax.Array:
         """Maps `x` [B, H, W, C] to [B, H' // pool, W' // pool, features]."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x = x.astype(self.dtype)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        normalize: Callable[[jax.Array], jax.Array] | None = None
         if self.batch_norm:
             norm = BatchNorm(dtype=self.dtype, name="norm")
-            normalise = partial(norm, train=train, mask=mask, axis_name=axis_name, input_bias=bias)
-            if train and self._pools_every_pixel(x):
-                x = max_windows(normalise(conv_windows(x, kernel, padding=self.padding)))
-            else:
-                x = max_pool(normalise(conv(x, kernel, padding=self.padding)), self.pool)
-        else:
-            if self.pool == 2:
-                x = conv_pool(x, kernel, padding=self.padding)
-            else:
-                x = max_pool(conv(x, kernel, padding=self.padding), self.pool)
-            x = x + lift(bias.astype(self.dtype), x)
+            normalize = partial(norm, train=train, mask=mask, axis_name=axis_name, input_bias=bias)
+        x = conv_pool(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            padding=self.padding,
+            pool=self.pool,
+            between=normalize,
+            differentiated=train,
+        )
+        if not self.batch_norm:
+            x = x + bias.astype(self.dtype)[None, None, None]
         return nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
-
-    def _pools_every_pixel(self, x: jax.Array) -> bool:
-        """Whether 2x2 windows leave none out: the statistics of a batch are those of all pixels."""
-        lost = 0 if self.padding == "SAME" else self.kernel_size - 1
-        return self.pool == 2 and all((side - lost) % 2 == 0 for side in x.shape[1:3])
 
 
 class CNN(nn.Module):
@@ -81,13 +78,25 @@ class CNN(nn.Module):
         pools: pooling of each stage, as long as `features`; 1 is none.
         kernel_sizes: kernel side of each stage, as long as `features`.
         padding: of every convolution, "SAME" or "VALID".
-        batch_norm: whether every stage normalises.
+        batch_norm: whether every stage normalizes.
         stage_dropout: dropout rate after every stage.
         dense: widths of the dense layers after the stages.
         dropouts: dropout rate after the flattening and after each dense layer: one more than
             `dense` has.
         num_classes: width of the output.
         dtype: dtype of the arithmetic; parameters stay float32.
+
+    Raises:
+        ConfigError: attributes that belong together differ in length.
+
+    Example:
+        >>> import jax, mnistjax
+        >>> shape = {"features": (4,), "pools": (2,), "kernel_sizes": (3,), "num_classes": 3}
+        >>> network = mnistjax.models.CNN(**shape)
+        >>> images = jax.numpy.zeros((2, 6, 6, 1))
+        >>> variables = network.init(jax.random.key(0), images, train=False)
+        >>> network.apply(variables, images, train=False).shape
+        (2, 3)
     """
 
     features: Sequence[int] = (32, 64)
@@ -100,6 +109,22 @@ class CNN(nn.Module):
     dropouts: Sequence[float] = (0.3,)
     num_classes: int = 10
     dtype: jnp.dtype = jnp.float32
+
+    def __post_init__(self) -> None:
+        """Refuses attributes whose lengths do not fit together."""
+        stages, pools, kernels = len(self.features), len(self.pools), len(self.kernel_sizes)
+        if not stages == pools == kernels:
+            raise ConfigError(
+                "expected features, pools and kernel_sizes of one length, one entry per stage, "
+                f"found features={self.features} ({stages}), pools={self.pools} ({pools}), "
+                f"kernel_sizes={self.kernel_sizes} ({kernels})"
+            )
+        if len(self.dropouts) != len(self.dense) + 1:
+            raise ConfigError(
+                f"expected dropouts to be one longer than dense, found dropouts={self.dropouts} "
+                f"({len(self.dropouts)}), dense={self.dense} ({len(self.dense)})"
+            )
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -126,6 +151,6 @@ class CNN(nn.Module):
         first, *rest = self.dropouts
         x = nn.Dropout(first, deterministic=not train)(x)
         for width, rate in zip(self.dense, rest, strict=True):
-            x = nn.relu(nn.Dense(width, dtype=self.dtype)(x))
+            x = nn.relu(nn.Dense(width, dtype=self.dtype, param_dtype=jnp.float32)(x))
             x = nn.Dropout(rate, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype)(x)
+        return nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=jnp.float32)(x)

@@ -1,11 +1,11 @@
 """Convolution and pooling made of matmuls, slices and selects, whose gradients are fast on CPU.
 
-Three roads lead there. *im2col* lays the patch under each output pixel into one row and multiplies
+There are three methods. *im2col* lays the patch under each output pixel into one row and multiplies
 by the kernel. *Winograd's* F(2x2, 3x3) makes the four outputs of a 2x2 tile from a 4x4 patch with
-16 multiplications instead of 36 (Lavin & Gray, arXiv:1509.09308):
-Y = A' [(G k G') * (B' d B)] A, where * becomes a matmul over channels. And where an image has one
-channel, so that a matmul would have next to nothing to sum over, a *direct* sum of shifted images
-stays in the processor's cache until the maximum of each window is found.
+16 multiplications instead of 36 (Lavin and Gray, https://arxiv.org/abs/1509.09308):
+Y = A' [(G k G') * (B' d B)] A, where * becomes a matmul over channels. Where an image has only one
+channel, so that a matmul would have little to sum over, a *direct* sum of shifted images stays in
+the processor's cache until the maximum of each window is found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Grid = list[list[Array]]
 
 @jax.custom_jvp
 def first_max(*xs: Array) -> Array:
-    """The elementwise maximum of arrays of one shape; among equals the first counts."""
+    """Returns the elementwise maximum; among equals the first has the gradient."""
     return reduce(jnp.maximum, xs)
 
 
@@ -44,51 +44,59 @@ def _first_max_jvp(xs: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[
 
 
 def cut_windows(x: Array, window: int = 2) -> list[Array]:
-    """The pixels of each window, without those that fill none."""
+    """Returns one array per pixel of a window; pixels that do not fill a window are cropped."""
     height, width = (n // window * window for n in x.shape[1:3])
     return list(chain(*_cells(x[:, :height, :width], window)))
 
 
 def split_pool(x: Array, window: int = 2) -> Array:
-    """The maximum of each window."""
+    """Returns the maximum of each window."""
     return first_max(*cut_windows(x, window))
 
 
 def matmul_conv(x: Array, kernel: Array) -> Array:
-    """VALID convolution by Winograd's tiles where they serve, else by im2col."""
+    """Computes a VALID convolution by Winograd's tiles where they pay, else by im2col."""
     if not _suits_winograd(kernel):
         return _im2col(x, kernel)
     height, width = x.shape[1] - 2, x.shape[2] - 2
-    tiles = _winograd(x, kernel, (height + 1) // 2, (width + 1) // 2)
+    tiles = _kept(_winograd(x, kernel, (height + 1) // 2, (width + 1) // 2))
     rows = jnp.stack([jnp.stack(row, axis=3) for row in tiles], axis=2)
     batch, h, _, w, _, channels = rows.shape
     return rows.reshape(batch, 2 * h, 2 * w, channels)[:, :height, :width]
 
 
-def matmul_windows(x: Array, kernel: Array) -> list[Array]:
-    """VALID convolution cut into 2x2 windows; they are Winograd's tiles."""
+def matmul_windows(x: Array, kernel: Array) -> Array:
+    """Computes a VALID convolution as the four pixels of each 2x2 window, [B, 4, h, w, O]."""
     if _suits_direct(kernel):
-        return _direct_by_matmul(x, kernel)
+        return jnp.stack(_direct_by_matmul(x, kernel), axis=1)
     if _suits_winograd(kernel):
-        return list(chain(*_winograd(x, kernel, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)))
-    return cut_windows(_im2col(x, kernel))
+        return _stacked(_winograd_windows(x, kernel), axis=1)
+    return jnp.stack(cut_windows(_im2col(x, kernel)), axis=1)
+
+
+def max_of_windows(windows: Array) -> Array:
+    """Returns the maximum over the pixels of each window: [B, n, h, w, O] to [B, h, w, O]."""
+    pixels = lax.split(windows, (1,) * windows.shape[1], axis=1)
+    return first_max(*(jnp.squeeze(pixel, 1) for pixel in pixels))
 
 
 def matmul_conv_pool(x: Array, kernel: Array) -> Array:
-    """VALID convolution and 2x2 pooling."""
+    """Computes a VALID convolution and 2x2 pooling."""
     if _suits_direct(kernel):
         return _direct_conv_pool(x, kernel)
-    return first_max(*matmul_windows(x, kernel))
+    if _suits_winograd(kernel):
+        return first_max(*chain(*_kept(_winograd_windows(x, kernel))))
+    return split_pool(_im2col(x, kernel))
 
 
 def _suits_direct(kernel: Array) -> bool:
-    """A direct sum pays for 3x3 of one channel; in bfloat16 it would lose digits."""
+    """A direct sum pays for a 3x3 kernel on one channel; in bfloat16 it would lose digits."""
     return kernel.shape[:3] == (3, 3, 1) and kernel.dtype.itemsize >= 4
 
 
 @jax.custom_jvp
 def _direct_conv_pool(x: Array, kernel: Array) -> Array:
-    """VALID 3x3 convolution of one channel and 2x2 pooling, as a sum of shifted images."""
+    """Convolves one channel, VALID with 3x3, and pools 2x2, as a sum of shifted images."""
     return first_max(*_direct(x, kernel))
 
 
@@ -99,7 +107,7 @@ def _direct_conv_pool_jvp(
     (x, kernel), (dx, dkernel) = primals, tangents
     outputs = _direct(x, kernel)
     largest = first_max(*outputs)
-    # Which of the four it was is all that the gradient remembers.
+    # The index of the maximum is all that the gradient needs.
     place = jnp.full_like(largest, 3)
     for i in (2, 1, 0):
         place = jnp.where(outputs[i] == largest, i, place)
@@ -116,7 +124,7 @@ def _direct_conv_pool_jvp(
 
 
 def _direct(x: Array, kernel: Array) -> list[Array]:
-    """The four outputs of each pooling window, [B, h, w, O] each."""
+    """Returns the four outputs of each pooling window, [B, h, w, O] each."""
     patch = _patches(x, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)
     weights = kernel.reshape(3, 3, 1, 1, 1, -1)
 
@@ -128,7 +136,7 @@ def _direct(x: Array, kernel: Array) -> list[Array]:
 
 
 def _direct_by_matmul(x: Array, kernel: Array) -> list[Array]:
-    """The same as four matmuls: so the gradient by the kernel is matmuls, too."""
+    """Computes the same as four matmuls, whose gradient by the kernel is matmuls, too."""
     patch = _patches(x, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)
     rows = jnp.stack([pixel.ravel() for row in patch for pixel in row])
     shape = (*patch[0][0].shape[:3], kernel.shape[3])
@@ -141,12 +149,12 @@ def _direct_by_matmul(x: Array, kernel: Array) -> list[Array]:
 
 
 def _dot(x: Array, matrix: Array) -> Array:
-    """Multiply the channels; flat, as the gradient of a matmul over 4-D arrays is transposed."""
+    """Multiplies the channels; flat, as the gradient of a 4-D matmul would be a transposed copy."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
 def _im2col(x: Array, kernel: Array) -> Array:
-    """VALID convolution as one matmul over the patches."""
+    """Computes a VALID convolution as one matmul over the patches."""
     kh, kw, channels, features = kernel.shape
     h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
     shifted = [x[:, i : i + h, j : j + w] for i in range(kh) for j in range(kw)]
@@ -154,16 +162,21 @@ def _im2col(x: Array, kernel: Array) -> Array:
 
 
 def _suits_winograd(kernel: Array) -> bool:
-    """Winograd pays for 3x3 with channels to sum over, and costs digits that bfloat16 lacks."""
+    """Winograd pays for 3x3 with channels to sum over, and loses digits that bfloat16 lacks."""
     return kernel.shape[:2] == (3, 3) and kernel.shape[2] >= 8 and kernel.dtype.itemsize >= 4
 
 
 def _winograd(x: Array, kernel: Array, h: int, w: int) -> Grid:
-    """The 2x2 outputs of each of h x w tiles, as a 2x2 grid of [B, h, w, O]."""
+    """Returns the 2x2 outputs of each of h x w tiles, as a 2x2 grid of [B, h, w, O]."""
     u = _sandwich(_G, [list(row) for row in kernel])
     v = _sandwich(_B, _patches(x, h, w))
     products = [[_dot(v[a][b], u[a][b]) for b in range(4)] for a in range(4)]
-    return _kept(_sandwich(_A, products))
+    return _sandwich(_A, products)
+
+
+def _winograd_windows(x: Array, kernel: Array) -> Grid:
+    """Returns Winograd's tiles that are whole 2x2 pooling windows."""
+    return _winograd(x, kernel, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)
 
 
 def _patches(x: Array, h: int, w: int) -> Grid:
@@ -178,7 +191,7 @@ def _patches(x: Array, h: int, w: int) -> Grid:
 
 
 def _sandwich(matrix: np.ndarray, grid: Grid) -> Grid:
-    """`matrix @ grid @ matrix.T` for a grid of arrays."""
+    """Computes `matrix @ grid @ matrix.T` for a grid of arrays."""
 
     def combine(row: np.ndarray, xs: Sequence[Array]) -> Array:
         return reduce(jnp.add, [float(c) * x for c, x in zip(row, xs, strict=True) if c])
@@ -198,10 +211,15 @@ def _cells(x: Array, n: int) -> Grid:
 
 
 def _kept(grid: Grid) -> Grid:
-    """The same grid, computed once: XLA would fuse its arithmetic into each place of use.
+    """Returns the same grid, computed once: XLA would repeat its arithmetic at each use."""
+    stacked = _stacked(grid, axis=0)
+    flat = iter(lax.split(stacked, (1,) * stacked.shape[0], axis=0))
+    return [[jnp.squeeze(next(flat), 0) for _ in row] for row in grid]
+
+
+def _stacked(grid: Grid, axis: int) -> Array:
+    """Stacks the arrays of a grid.
 
     The barrier keeps XLA from undoing the stack, and the stack is what it does not fuse through.
     """
-    stacked = lax.optimization_barrier(jnp.stack([x for row in grid for x in row]))
-    flat = iter(lax.split(stacked, (1,) * stacked.shape[0], axis=0))
-    return [[jnp.squeeze(next(flat), 0) for _ in row] for row in grid]
+    return lax.optimization_barrier(jnp.stack([x for row in grid for x in row], axis=axis))

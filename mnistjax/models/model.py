@@ -1,4 +1,4 @@
-"""The seam: to the training wing a model is a pair of pure functions, as optax has them."""
+"""A model is a pair of pure functions, `init` and `apply`, as an optimizer is in optax."""
 
 from __future__ import annotations
 
@@ -68,14 +68,24 @@ class FeaturesFn(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network as two pure functions, free of any module system.
+    """A network as two pure functions, independent of any module system.
 
     Attributes:
         init: `(key, images) -> variables`.
         apply: `(variables, images, ...) -> (logits, batch_stats)`.
         name: what the model is called.
-        features: `(variables, images) -> features`, for a look inside; None where a model does
-            not tell. Training needs only the other two.
+        features: `(variables, images) -> features`, the input of the last layer; None if the model
+            does not offer it. Training needs only the other two.
+
+    Example:
+        A network without any module system:
+
+        >>> import jax.numpy as jnp, mnistjax
+        >>> def init(key, images):
+        ...     return {"params": jnp.zeros((images[0].size, 10), jnp.float32), "batch_stats": {}}
+        >>> def apply(variables, images, *, train=False, key=None, mask=None, axis_name=None):
+        ...     return images.reshape(len(images), -1) @ variables["params"], {}
+        >>> model = mnistjax.Model(init, apply, name="linear")
     """
 
     init: InitFn
@@ -85,7 +95,7 @@ class Model:
 
 
 def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
-    """Makes the pair of functions from a Flax Linen module.
+    """Makes a model from a Flax Linen module.
 
     Args:
         module: its `__call__` takes `(images, *, train, mask, axis_name)` and returns logits
@@ -97,6 +107,14 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
         The model. Its functions raise TypeError for images that are not floating point and
         ValueError for images that are not [B, H, W, C]. Its `features` are the input of the
         `nn.Dense` that is called last, and raise ValueError where none is called.
+
+    Example:
+        >>> import jax, mnistjax
+        >>> model = mnistjax.from_linen(mnistjax.models.MLP(features=(8,)), name="small")
+        >>> images = jax.numpy.zeros((2, 4, 4, 1))
+        >>> logits, _ = model.apply(model.init(jax.random.key(0), images), images)
+        >>> logits.shape
+        (2, 10)
     """
 
     def init(key: jax.Array, images: jax.Array) -> Variables:
@@ -152,11 +170,11 @@ def _dense_inputs(run: Callable[[], Any]) -> list[jax.Array]:
 
 
 def check_images(images: jax.Array) -> None:
-    """Refuses what is no batch of float images.
+    """Checks that the array is a batch of float images.
 
     Raises:
         ValueError: the array is not [B, H, W, C].
-        TypeError: its dtype is not a floating one.
+        TypeError: its dtype is not a floating-point one.
     """
     if images.ndim != 4:
         raise ValueError(f"expected images [batch, height, width, channels], got {images.shape}")
@@ -168,5 +186,17 @@ def check_images(images: jax.Array) -> None:
 
 
 def count_parameters(variables: Variables) -> int:
-    """Returns the number of scalars of a network, running statistics included (as Keras counts)."""
+    """Counts the scalars of a network, running statistics included (as Keras does).
+
+    Args:
+        variables: what `init` of a model returned.
+
+    Returns:
+        The number of parameters and running statistics.
+
+    Example:
+        >>> import jax.numpy as jnp, mnistjax
+        >>> mnistjax.count_parameters({"params": jnp.zeros((3, 4)), "batch_stats": jnp.zeros(4)})
+        16
+    """
     return sum(leaf.size for leaf in jax.tree.leaves(variables))

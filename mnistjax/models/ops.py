@@ -1,7 +1,7 @@
-"""Convolution and pooling, lowered the fast way for each platform.
+"""Convolution and pooling, lowered for each platform to what is fast there.
 
-On CPU, XLA computes a convolution and `reduce_window` fast, but their gradients naively. So what is
-differentiated comes from `lowering`, whose parts have gradients of the same kind as themselves;
+On CPU, XLA computes a convolution and `reduce_window` fast, but their gradients slowly. So what is
+differentiated there comes from `lowering`, whose operations have gradients as fast as themselves;
 everything else, and all on GPU and TPU, stays `lax`. It is plain JAX: jit, vmap, jvp, grad of grad
 and sharding work as for any other function.
 """
@@ -19,10 +19,10 @@ from jax.custom_derivatives import SymbolicZero
 
 from mnistjax.models.lowering import (
     cut_windows,
-    first_max,
     matmul_conv,
     matmul_conv_pool,
     matmul_windows,
+    max_of_windows,
     split_pool,
 )
 
@@ -32,7 +32,10 @@ Function = Callable[..., Array]
 
 
 def conv(lhs: Array, kernel: Array, *, padding: str) -> Array:
-    """Convolve images with a kernel, stride 1.
+    """Convolves images with a kernel, stride 1.
+
+    `out[b, y, x, o] = sum over i, j, c of lhs[b, y + i, x + j, c] * kernel[i, j, c, o]`, where
+    `lhs` is padded first.
 
     Args:
         lhs: images, float [B, H, W, C].
@@ -43,67 +46,78 @@ def conv(lhs: Array, kernel: Array, *, padding: str) -> Array:
         Float [B, H', W', O].
 
     Raises:
-        ValueError: if `padding` is neither of the two, or the kernel larger than the images.
+        ValueError: `padding` is neither of the two, or the kernel is larger than the images.
+
+    Example:
+        >>> import jax.numpy as jnp, mnistjax
+        >>> images, kernel = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 1))
+        >>> float(mnistjax.ops.conv(images, kernel, padding="VALID")[0, 0, 0, 0])
+        18.0
     """
     return lax.platform_dependent(
         _pad(lhs, kernel, padding), kernel, cpu=_cpu_conv, default=_native_conv
     )
 
 
-def conv_pool(lhs: Array, kernel: Array, *, padding: str) -> Array:
-    """`max_pool(conv(lhs, kernel))` with 2x2 windows, faster on CPU: nothing is interleaved.
+def conv_pool(
+    lhs: Array,
+    kernel: Array,
+    *,
+    padding: str,
+    pool: int = 2,
+    between: Callable[[Array], Array] | None = None,
+    differentiated: bool = True,
+) -> Array:
+    """Computes `max_pool(between(conv(lhs, kernel)), pool)`, faster on CPU than one by one.
 
-    Add bias and ReLU after it: they are monotonic, so the result is the same, on a quarter of the
-    pixels.
-
-    Args:
-        lhs: images, float [B, H, W, C].
-        kernel: weights, float [KH, KW, C, O], of the dtype of `lhs`.
-        padding: "SAME" or "VALID", as for `conv`.
-
-    Returns:
-        Float [B, H' // 2, W' // 2, O].
-
-    Raises:
-        ValueError: if `padding` is neither of the two, or the kernel larger than the images.
-    """
-    return lax.platform_dependent(
-        _pad(lhs, kernel, padding), kernel, cpu=_cpu_conv_pool, default=_native_conv_pool
-    )
-
-
-def conv_windows(lhs: Array, kernel: Array, *, padding: str) -> list[Array]:
-    """Convolve, and return the four pixels of each 2x2 window as arrays of their own.
-
-    What stands between a convolution and its pooling can work on the four (batch normalisation
-    does), and `max_windows` ends the pooling: nothing is interleaved to be taken apart again.
+    Add bias and ReLU after it: they are monotonic, so the result is the same as before the
+    pooling, on a fraction of the pixels.
 
     Args:
         lhs: images, float [B, H, W, C].
         kernel: weights, float [KH, KW, C, O], of the dtype of `lhs`.
         padding: "SAME" or "VALID", as for `conv`.
+        pool: height, width and stride of the pooling window; 1 is no pooling.
+        between: function of the convolution's output, float [B, ..., O] to [B, ..., O], that
+            treats all pixels of an image alike, as batch normalization does: it is given each
+            pixel once, but not always in the order and shape of the image.
+        differentiated: whether a gradient will be taken through `between`; a hint on which only
+            the speed depends. Without `between` it is found out.
 
     Returns:
-        Four floats [B, H' // 2, W' // 2, O]: upper left, upper right, lower left, lower right.
+        Float [B, H' // pool, W' // pool, O].
 
     Raises:
-        ValueError: if `padding` is neither of the two, or the kernel larger than the images.
+        ValueError: `padding` is neither of the two, or the images are too small for the kernel or
+            for the pooling.
+
+    Example:
+        >>> import jax.numpy as jnp, mnistjax
+        >>> images, kernel = jnp.ones((1, 6, 6, 1)), jnp.ones((3, 3, 1, 4))
+        >>> mnistjax.ops.conv_pool(images, kernel, padding="VALID", between=jnp.sin).shape
+        (1, 2, 2, 4)
     """
-    return lax.platform_dependent(
-        _pad(lhs, kernel, padding), kernel, cpu=matmul_windows, default=_native_windows
-    )
-
-
-def max_windows(windows: Sequence[Array]) -> Array:
-    """Take the maximum of the pixels that `conv_windows` gave, [B, H' // 2, W' // 2, O]."""
-    return first_max(*windows)
+    padded = _pad(lhs, kernel, padding)
+    height, width = (n - k + 1 for n, k in zip(padded.shape[1:3], kernel.shape[:2], strict=True))
+    _check_window(pool, height, width)
+    if pool == 2 and between is None:
+        return lax.platform_dependent(padded, kernel, cpu=_cpu_conv_pool, default=_native_conv_pool)
+    if between and differentiated and pool == 2 and height % 2 == width % 2 == 0:
+        # No pixel is outside of the windows, so their statistics are those of all pixels.
+        windows = lax.platform_dependent(
+            padded, kernel, cpu=matmul_windows, default=_native_windows
+        )
+        return max_of_windows(between(windows))
+    x = conv(lhs, kernel, padding=padding)
+    x = x if between is None else between(x)
+    return x if pool == 1 else max_pool(x, pool)
 
 
 def max_pool(x: Array, window: int = 2) -> Array:
-    """Take the maximum of each window; the stride is the window.
+    """Takes the maximum of each window; the stride is the window.
 
-    Rows and columns that fill no window are cropped. Where several entries of a window are equal,
-    the first has the whole gradient, as with `lax.reduce_window`.
+    Rows and columns that do not fill a window are cropped. Where several entries of a window are
+    equal, the first has the whole gradient, as with `lax.reduce_window`.
 
     Args:
         x: float [B, H, W, C].
@@ -111,7 +125,16 @@ def max_pool(x: Array, window: int = 2) -> Array:
 
     Returns:
         Float [B, H // window, W // window, C].
+
+    Raises:
+        ValueError: the window is larger than the images, or smaller than one pixel.
+
+    Example:
+        >>> import jax.numpy as jnp, mnistjax
+        >>> mnistjax.ops.max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+        [[5.0, 7.0], [13.0, 15.0]]
     """
+    _check_window(window, *x.shape[1:3])
     return _forward(partial(_native_pool, window=window), partial(split_pool, window=window))(x)
 
 
@@ -122,7 +145,7 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **options: Any,
 ) -> Array:
-    """`lax.conv_general_dilated` that takes the fast road of `conv` where it can.
+    """Computes `lax.conv_general_dilated`, by `conv` where that can do it.
 
     Made for `flax.linen.Conv(conv_general_dilated=...)`. Strides, dilation, groups, other layouts,
     an explicit precision and other paddings go to `lax` unchanged.
@@ -136,6 +159,13 @@ def conv_general_dilated(
 
     Returns:
         The convolution, as `lax.conv_general_dilated` gives it.
+
+    Example:
+        >>> import flax.linen as nn, jax, mnistjax
+        >>> layer = nn.Conv(4, (3, 3), conv_general_dilated=mnistjax.ops.conv_general_dilated)
+        >>> images = jax.numpy.zeros((2, 6, 6, 1))
+        >>> layer.apply(layer.init(jax.random.key(0), images), images).shape
+        (2, 6, 6, 4)
     """
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, options.get("dimension_numbers"))
     dilations = (*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ()))
@@ -154,12 +184,12 @@ def conv_general_dilated(
 
 
 def _forward(native: Function, differentiated: Function) -> Function:
-    """A function that is computed as `native`, but as `differentiated` for a derivative."""
+    """Returns a function computed as `native`, or as `differentiated` under differentiation."""
     function = jax.custom_jvp(native)
 
     @partial(function.defjvp, symbolic_zeros=True)
     def rule(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-        # Only what moves: the gradient by the pixels of the first layer is nobody's business.
+        # Only what has a tangent: the first layer needs no gradient with respect to its pixels.
         moves = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
 
         def of_moving(*moved: Array) -> Array:
@@ -173,15 +203,28 @@ def _forward(native: Function, differentiated: Function) -> Function:
 
 
 def _pad(x: Array, kernel: Array, padding: str) -> Array:
-    """Add the zeros that "SAME" stands for; of an odd number the last goes below or right."""
+    """Adds the zeros of "SAME", of an odd number the last below or right, and checks the sizes."""
     if padding not in ("SAME", "VALID"):
         raise ValueError(f"padding must be 'SAME' or 'VALID', found {padding!r}")
     if padding == "SAME":
         rows, cols = (((k - 1) // 2, k // 2) for k in kernel.shape[:2])
         return jnp.pad(x, ((0, 0), rows, cols, (0, 0)))
     if x.shape[1] < kernel.shape[0] or x.shape[2] < kernel.shape[1]:
-        raise ValueError(f"expected images as large as the kernel {kernel.shape}, found {x.shape}")
+        raise ValueError(
+            f"expected images at least as large as the kernel, {kernel.shape[0]}x{kernel.shape[1]} "
+            f"pixels, found {x.shape[1]}x{x.shape[2]}"
+        )
     return x
+
+
+def _check_window(window: int, height: int, width: int) -> None:
+    if window < 1:
+        raise ValueError(f"expected a pooling window of at least 1 pixel, found {window}")
+    if min(height, width) < window:
+        raise ValueError(
+            f"expected feature maps of at least {window}x{window} pixels to pool, found "
+            f"{height}x{width}: the images are too small for this network"
+        )
 
 
 def _native_conv(x: Array, kernel: Array) -> Array:
@@ -197,8 +240,8 @@ def _native_conv_pool(x: Array, kernel: Array) -> Array:
     return _native_pool(_native_conv(x, kernel))
 
 
-def _native_windows(x: Array, kernel: Array) -> list[Array]:
-    return cut_windows(_native_conv(x, kernel))
+def _native_windows(x: Array, kernel: Array) -> Array:
+    return jnp.stack(cut_windows(_native_conv(x, kernel)), axis=1)
 
 
 _cpu_conv = _forward(_native_conv, matmul_conv)

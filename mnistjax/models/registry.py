@@ -1,4 +1,4 @@
-"""The networks by name: every one that the recipes use, and a tiny one for tests."""
+"""The networks by name: all that the recipes use, and a tiny one for tests."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 def create_model(name: str, **overrides: Any) -> Model:
     """Makes a network by name.
 
+    Equal calls return the same object, so what was compiled for a network is found again; only
+    overrides that cannot be hashed make a new one every time.
+
     Args:
         name: a key of `MODELS`.
         **overrides: attributes of its module (`CNN` or `MLP`), for example `num_classes=26`.
@@ -57,7 +60,16 @@ def create_model(name: str, **overrides: Any) -> Model:
 
     Raises:
         UnknownNameError: no network has this name.
-        ConfigError: its module has no such attribute.
+        ConfigError: its module has no such attribute, or their lengths do not fit together.
+
+    Example:
+        >>> import jax, mnistjax
+        >>> model = mnistjax.create_model("mlp", features=[16], num_classes=3)
+        >>> variables = model.init(jax.random.key(0), jax.numpy.zeros((1, 4, 4, 1)))
+        >>> mnistjax.count_parameters(variables)
+        323
+        >>> mnistjax.create_model("mlp", num_classes=3, features=(16,)) is model
+        True
     """
     if name not in MODELS:
         raise UnknownNameError("model", name, MODELS)
@@ -69,4 +81,18 @@ def create_model(name: str, **overrides: Any) -> Model:
             raise ConfigError(
                 f"model {name!r} has no attribute {key!r}: it has {', '.join(sorted(known))}"
             )
-    return from_linen(build(**overrides), name=name)
+    settings = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in sorted(overrides.items())
+    }
+    try:
+        hash(tuple(settings.values()))
+    except TypeError:
+        return _make.__wrapped__(name, build, **settings)
+    return _make(name, build, **settings)
+
+
+# Typed, so that 1, 1.0 and True are three settings.
+@functools.lru_cache(maxsize=256, typed=True)
+def _make(name: str, build: Callable[..., nn.Module], /, **settings: Any) -> Model:
+    return from_linen(build(**settings), name=name)
