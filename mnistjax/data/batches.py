@@ -8,6 +8,7 @@ counts exactly once at any batch size.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnistjax.data.registry import Split
-from mnistjax.errors import ConfigError
+from mnistjax.data.splits import Split
+from mnistjax.errors import ConfigError, DataFormatError
 
 
 class Batch(NamedTuple):
@@ -33,15 +34,70 @@ class Batch(NamedTuple):
     mask: jax.Array
 
 
+def named_key(key: jax.Array, name: str) -> jax.Array:
+    """Returns the key of one kind of draw, so that one base key serves a whole run.
+
+    `jax.random.split(key)[i]` is `jax.random.fold_in(key, i)`: step 0 and epoch 0 of a run must not
+    fold their numbers into the same key. They fold them into keys of different names.
+
+    Args:
+        key: the base key of the run.
+        name: what is drawn: "init", "augment", "dropout" and "order" are those of this package.
+
+    Returns:
+        `fold_in(key, crc32(name))`, a PRNG key.
+
+    >>> key = jax.random.key(0)
+    >>> bool(named_key(key, "order") == named_key(key, "init"))
+    False
+    """
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def check_labels(
+    labels: jax.Array | np.ndarray,
+    num_classes: int,
+    *,
+    mask: jax.Array | np.ndarray | None = None,
+) -> None:
+    """Checks that every label names a class.
+
+    Args:
+        labels: integer [N].
+        num_classes: the classes are 0 to num_classes - 1.
+        mask: bool [N]; rows that are False may hold anything. None checks all.
+
+    Raises:
+        DataFormatError: a label is out of range, or labels are no integers.
+
+    >>> check_labels(np.array([0, 9]), num_classes=10)
+    """
+    values = np.asarray(labels)
+    if not np.issubdtype(values.dtype, np.integer):
+        raise DataFormatError(f"expected labels of an integer dtype, found {values.dtype}")
+    wrong = (values < 0) | (values >= num_classes)
+    if mask is not None:
+        wrong &= np.asarray(mask)
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise DataFormatError(
+            f"expected labels from 0 to {num_classes - 1}, found {values[index]} at index {index} "
+            f"({wrong.sum()} of {len(values)} labels are out of range)"
+        )
+
+
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
     """Returns the number of batches that hold every example once, the last one perhaps padded.
 
     Args:
         num_examples: number of images, >= 1.
-        batch_size: images a batch, >= 1 and at most `num_examples`.
+        batch_size: images per batch, >= 1 and at most `num_examples`.
 
     Raises:
-        ConfigError: if `batch_size` is out of bounds.
+        ConfigError: `batch_size` is out of bounds.
+
+    >>> steps_per_epoch(60_000, 128)
+    469
     """
     if not 1 <= batch_size <= num_examples:
         raise ConfigError(
@@ -59,20 +115,25 @@ def epoch_order(
     A pure function of its arguments; `num_examples` and `batch_size` are static under `jit`.
 
     Args:
-        key: the base key of the run.
+        key: the base key of the run, the same that `create_train_state` is given.
         epoch: number of the epoch, int32 scalar, counted from 0.
         num_examples: number of images.
-        batch_size: images a batch.
+        batch_size: images per batch.
 
     Returns:
         int32 [steps, batch_size]: every index from 0 to num_examples - 1 exactly once, then -1
         to the end of the last row.
 
     Raises:
-        ConfigError: if `batch_size` is less than 1 or more than `num_examples`.
+        ConfigError: `batch_size` is less than 1 or more than `num_examples`.
+
+    >>> order = epoch_order(jax.random.key(0), epoch=0, num_examples=5, batch_size=2)
+    >>> order.shape, sorted(order.ravel().tolist())
+    ((3, 2), [-1, 0, 1, 2, 3, 4])
     """
     steps = steps_per_epoch(num_examples, batch_size)
-    permutation = jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+    epoch_key = jax.random.fold_in(named_key(key, "order"), epoch)
+    permutation = jax.random.permutation(epoch_key, num_examples)
     return _pad_to_rows(permutation.astype(jnp.int32), steps, batch_size)
 
 
@@ -81,13 +142,16 @@ def sequential_order(num_examples: int, batch_size: int) -> jax.Array:
 
     Args:
         num_examples: number of images, >= 1.
-        batch_size: images a batch, >= 1; more than `num_examples` gives one padded row.
+        batch_size: images per batch, >= 1; more than `num_examples` gives one padded row.
 
     Returns:
         int32 [steps, batch_size]: 0, 1, ..., num_examples - 1, then -1 to the end of the last row.
 
     Raises:
-        ConfigError: if a number is less than 1.
+        ConfigError: a number is less than 1.
+
+    >>> sequential_order(3, 2).tolist()
+    [[0, 1], [2, -1]]
     """
     if batch_size < 1 or num_examples < 1:
         raise ConfigError(
@@ -113,6 +177,11 @@ def take_batch(images: jax.Array, labels: jax.Array, indices: jax.Array) -> Batc
 
     Returns:
         The batch; masked rows hold zero images and label 0.
+
+    >>> images, labels = jnp.ones((3, 28, 28, 1)), jnp.array([7, 8, 9])
+    >>> batch = take_batch(images, labels, jnp.array([2, 0, -1]))
+    >>> batch.labels.tolist(), batch.mask.tolist()
+    ([9, 7, 0], [True, True, False])
     """
 
     def take(array: jax.Array) -> jax.Array:
@@ -136,7 +205,7 @@ def stream_batches(
 
     Args:
         split: the images, which may be memory-mapped.
-        batch_size: images a batch.
+        batch_size: images per batch.
         key: the base key of the run.
         epoch: number of the epoch, counted from 0.
         start: the first step to yield; a resumed run starts in the middle of an epoch.
@@ -145,7 +214,7 @@ def stream_batches(
         An iterator over the batches, on the default device.
 
     Raises:
-        ConfigError: if `batch_size` is less than 1 or more than the number of images, at the call.
+        ConfigError: `batch_size` is less than 1 or more than the number of images, at the call.
     """
     steps_per_epoch(len(split), batch_size)
     order = np.asarray(_jitted_epoch_order(key, epoch, len(split), batch_size))

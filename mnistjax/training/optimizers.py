@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from mnistjax.errors import ConfigError, UnknownNameError
 from mnistjax.models import PyTree
@@ -50,33 +52,33 @@ OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def _constant(peak: float, steps: int) -> optax.Schedule:
+def _constant(peak: ArrayLike, steps: int) -> optax.Schedule:
     del steps
     return optax.constant_schedule(peak)
 
 
-def _linear(peak: float, steps: int) -> optax.Schedule:
+def _linear(peak: ArrayLike, steps: int) -> optax.Schedule:
     return optax.linear_schedule(peak, 0.0, steps)
 
 
-def _cosine(peak: float, steps: int) -> optax.Schedule:
+def _cosine(peak: ArrayLike, steps: int) -> optax.Schedule:
     return optax.cosine_decay_schedule(peak, steps)
 
 
-def _one_cycle(peak: float, steps: int) -> optax.Schedule:
+def _one_cycle(peak: ArrayLike, steps: int) -> optax.Schedule:
     return optax.cosine_onecycle_schedule(steps, peak)
 
 
-def _exponential(peak: float, steps: int) -> optax.Schedule:
+def _exponential(peak: ArrayLike, steps: int) -> optax.Schedule:
     return optax.exponential_decay(peak, steps, decay_rate=0.01)
 
 
-def _stepwise(peak: float, steps: int) -> optax.Schedule:
+def _stepwise(peak: ArrayLike, steps: int) -> optax.Schedule:
     return optax.piecewise_constant_schedule(peak, {steps // 2: 0.1, steps * 3 // 4: 0.1})
 
 
 # Each takes the peak rate and the number of steps over which it falls.
-SCHEDULES: Mapping[str, Callable[[float, int], optax.Schedule]] = {
+SCHEDULES: Mapping[str, Callable[[ArrayLike, int], optax.Schedule]] = {
     "constant": _constant,
     "linear": _linear,  # to zero
     "cosine": _cosine,  # to zero
@@ -86,19 +88,31 @@ SCHEDULES: Mapping[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 
-def make_schedule(name: str, peak: float, steps: int, *, warmup_steps: int = 0) -> optax.Schedule:
+def make_schedule(
+    name: str, peak: ArrayLike, steps: int, *, warmup_steps: int = 0
+) -> optax.Schedule:
     """Makes the learning rate as a function of the step.
+
+    "cosine" is that of Loshchilov and Hutter (2017, https://arxiv.org/abs/1608.03983), "one-cycle"
+    that of Smith and Topin (2018, https://arxiv.org/abs/1708.07120).
 
     Args:
         name: a key of `SCHEDULES`.
-        peak: the highest learning rate.
+        peak: the highest learning rate; a number, or a traced scalar as under `vmap`.
         steps: length of the training, in updates, warm-up included.
         warmup_steps: updates in which the rate first rises linearly from 0 to that of the
             schedule's own start. The schedule then takes the rest.
 
+    Returns:
+        A function from the number of updates so far, int32 [], to the rate, float32 [].
+
     Raises:
         UnknownNameError: no schedule has this name.
         ConfigError: `warmup_steps` is negative or leaves no step to the schedule.
+
+    >>> schedule = make_schedule("cosine", 0.1, 100, warmup_steps=10)
+    >>> [round(float(schedule(step)), 6) for step in (0, 5, 10, 55, 100)]
+    [0.0, 0.05, 0.1, 0.05, 0.0]
     """
     if name not in SCHEDULES:
         raise UnknownNameError("schedule", name, SCHEDULES)
@@ -106,35 +120,55 @@ def make_schedule(name: str, peak: float, steps: int, *, warmup_steps: int = 0) 
         raise ConfigError(
             f"warm-up must take from 0 to {steps - 1} of the {steps} steps, found {warmup_steps}"
         )
-    schedule = SCHEDULES[name](peak, steps - warmup_steps)
-    if warmup_steps == 0:
-        return schedule
-    warmup = optax.linear_schedule(0.0, float(schedule(0)), warmup_steps)
-    return optax.join_schedules([warmup, schedule], [warmup_steps])
+    schedule = SCHEDULES[name](_single(peak), steps - warmup_steps)
+    if warmup_steps:
+        warmup = optax.linear_schedule(0.0, _single(schedule(0)), warmup_steps)
+        schedule = optax.join_schedules([warmup, schedule], [warmup_steps])
+    return lambda step: jnp.asarray(schedule(step), jnp.float32)
+
+
+def _single(number: Any) -> Any:
+    """Makes a floating scalar of any width float32; Python's own numbers stay as they are.
+
+    A double precision number, as they arise under JAX_ENABLE_X64, would widen all that it meets.
+    """
+    dtype = getattr(number, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        return number
+    return jnp.asarray(number, jnp.float32)
 
 
 def make_optimizer(
     name: str,
-    learning_rate: float | optax.Schedule,
+    learning_rate: ArrayLike | optax.Schedule,
     *,
-    weight_decay: float | None = None,
-    clip_norm: float | None = None,
-    **settings: float,
+    weight_decay: ArrayLike | None = None,
+    clip_norm: ArrayLike | None = None,
+    **settings: Any,
 ) -> optax.GradientTransformation:
     """Makes an optimizer by name.
+
+    Numbers may be traced: `vmap` over a learning rate or a weight decay trains a network for each.
 
     Args:
         name: a key of `OPTIMIZERS`.
         learning_rate: a number or a schedule.
         weight_decay: strength, on kernels only: biases and norms are spared. It is decoupled
-            (Loshchilov and Hutter, 2019) in adamw, adadelta, lion, lamb and muon, and added to
-            the gradient in all others. None is optax's own default.
+            (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101) in adamw, adadelta,
+            lion, lamb and muon, and added to the gradient in all others. None is optax's own
+            default.
         clip_norm: the largest global norm of the gradient; None does not clip.
         **settings: arguments of the optax function, for example `b1=0.7` or `momentum=0.8`.
 
     Raises:
         UnknownNameError: no optimizer has this name.
         ConfigError: the optimizer has no such setting.
+
+    >>> optimizer = make_optimizer("momentum", 0.1, momentum=0.8, clip_norm=1.0)
+    >>> params = {"bias": jnp.zeros(2)}
+    >>> updates, _ = optimizer.update({"bias": jnp.array([3.0, 4.0])}, optimizer.init(params))
+    >>> [round(update, 3) for update in updates["bias"].tolist()]
+    [-0.06, -0.08]
     """
     if name not in OPTIMIZERS:
         raise UnknownNameError("optimizer", name, OPTIMIZERS)
@@ -147,13 +181,13 @@ def make_optimizer(
     def kernels(params: PyTree) -> PyTree:
         return jax.tree.map(is_kernel, params)
 
-    before = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
-    arguments: dict[str, Any] = dict(settings)
+    before = [] if clip_norm is None else [optax.clip_by_global_norm(_single(clip_norm))]
+    arguments = {key: _single(value) for key, value in settings.items()}
     if "weight_decay" in accepted:
         mask = "weight_decay_mask" if "weight_decay_mask" in accepted else "mask"
         arguments[mask] = kernels
         if weight_decay is not None:
-            arguments["weight_decay"] = weight_decay
-    elif weight_decay:
-        before.append(optax.add_decayed_weights(weight_decay, kernels))
-    return optax.chain(*before, build(learning_rate, **arguments))
+            arguments["weight_decay"] = _single(weight_decay)
+    elif weight_decay is not None:
+        before.append(optax.add_decayed_weights(_single(weight_decay), kernels))
+    return optax.chain(*before, build(_single(learning_rate), **arguments))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mnistjax.data import named_key
 from mnistjax.models import Model, PyTree, Variables
 
 
@@ -21,9 +22,10 @@ class TrainState:
         step: int32 [], number of updates so far. It is the position in training: the random numbers
             of a step follow from `key` and `step` alone.
         params: trainable parameters.
-        batch_stats: running statistics of batch normalisation; an empty dict where there are none.
+        batch_stats: running statistics of batch normalization; an empty dict where there are none.
         opt_state: state of the optax optimizer.
-        key: base PRNG key; never split, only folded with `step`.
+        key: base PRNG key of the run. It is never split: each draw folds its name (`named_key`) and
+            its number into it, so `epoch_order` may be given the same key.
         ema_params: exponential moving average of `params`, or None where none is kept.
     """
 
@@ -36,7 +38,14 @@ class TrainState:
 
     @property
     def variables(self) -> Variables:
-        """What to evaluate and to save: the averaged parameters if kept, and the statistics."""
+        """What to evaluate and to save: the averaged parameters if kept, and the statistics.
+
+        The statistics are those of the latest parameters. For a network that has some, compute
+        those of the averaged parameters from training images before you evaluate them:
+
+            stats = make_batch_stats_fn(model)(state.variables, images, order)
+            variables = {**state.variables, "batch_stats": stats}
+        """
         params = self.params if self.ema_params is None else self.ema_params
         return {"params": params, "batch_stats": self.batch_stats}
 
@@ -55,21 +64,28 @@ def create_train_state(
         model: the network.
         optimizer: the optax optimizer that will train it.
         example_images: float [B, H, W, C]; only shape and dtype matter.
-        key: PRNG key, from which both the parameters and the base key of the state are drawn.
+        key: base PRNG key of the run. The state keeps it for the draws of the steps.
         ema: whether to keep a moving average of the parameters.
 
     Returns:
         The state at step 0.
+
+    >>> from mnistjax.models import create_model
+    >>> images = jnp.zeros((1, 28, 28, 1))
+    >>> state = create_train_state(
+    ...     create_model("softmax"), optax.sgd(0.1), images, key=jax.random.key(0)
+    ... )
+    >>> jax.tree.map(jnp.shape, state.params)
+    {'Dense_0': {'bias': (10,), 'kernel': (784, 10)}}
     """
-    init_key, base_key = jax.random.split(key)
-    variables = model.init(init_key, example_images)
+    variables = model.init(named_key(key, "init"), example_images)
     params = variables["params"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(params),
-        key=base_key,
-        # A copy: a donated state must not hold one buffer twice.
+        # Copies: a donated state must not hold one buffer twice, nor the caller's key.
+        key=jnp.copy(key),
         ema_params=jax.tree.map(jnp.copy, params) if ema else None,
     )

@@ -9,20 +9,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mnistjax.data import Augment, Batch, take_batch
+from mnistjax.data import Augment, Batch, named_key, take_batch
 from mnistjax.models import Model, PyTree, Variables
-from mnistjax.training.metrics import Metrics
+from mnistjax.training.averaging import ema_decay_at
+from mnistjax.training.metrics import Metrics, one_hot_labels
+from mnistjax.training.pixels import scale_pixels
 from mnistjax.training.state import TrainState
+from mnistjax.training.transforms import on_any_mesh, sum_gradients
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Variables, Batch], Metrics]
-
-
-def scale_pixels(images: jax.Array) -> jax.Array:
-    """Returns float32 images: integers 0 to 255 are scaled to [0, 1], floats stay as they are."""
-    if jnp.issubdtype(images.dtype, jnp.floating):
-        return images
-    return images.astype(jnp.float32) / 255
 
 
 def make_train_step(
@@ -30,98 +26,143 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     *,
     augment: Augment | None = None,
-    label_smoothing: float = 0.0,
-    ema_decay: float | None = None,
+    label_smoothing: float | jax.Array = 0.0,
+    ema_decay: float | jax.Array | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
-    """Makes one pure, un-jitted update: `jit`, `vmap`, `pmap`, `scan` or a mesh are the caller's.
+    """Makes one pure, un-jitted update, which the caller transforms.
 
-    The loss is the mean cross-entropy over the rows whose mask is set. Under `axis_name`, sums are
-    added over the devices and divided by the added counts, so that uneven masks weigh right.
+    The loss is the mean cross-entropy over the rows whose mask is set. Wherever the batch is
+    divided, sums are added over the devices and divided by the added counts, so that uneven masks
+    weigh right:
+
+    - one device: `jax.jit(step)`. A loop over batches: `make_epoch_fn(step)`.
+    - many networks: `jax.vmap(step, in_axes=(0, None))`, of states from `vmap(create_train_state)`.
+    - a mesh, `jax.make_mesh((4,), ("data",))`: `jax.jit(step)` of a replicated state and a batch
+      whose first axis is sharded by `jax.device_put`. There is no `axis_name`, for the compiler
+      divides the work, whether the axes of the mesh are explicit or automatic.
+    - `jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())` and
+      `jax.pmap(step, axis_name="data", in_axes=(None, 0))`, or `jax.vmap` with an axis name: of a
+      step with `axis_name="data"`.
 
     Args:
         model: the network.
         optimizer: an optax optimizer; the step closes over it.
         augment: random change of the images, drawn anew in each step.
-        label_smoothing: share of the target that is spread evenly over all classes.
-        ema_decay: decay a step of the moving average of the parameters. The state must then have
-            been created with `ema=True`.
-        axis_name: name of the mapped axis over which the batch is divided, as in `pmap`.
+        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al.,
+            2016, https://arxiv.org/abs/1512.00567).
+        ema_decay: decay per step of the moving average of the parameters, smaller in the first
+            steps (`ema_decay_at`). The state must then have been created with `ema=True`.
+        axis_name: name of the mapped axis over which the batch is divided.
 
     Returns:
         `(state, batch) -> (state, metrics)`. The metrics are those of the whole batch, before the
         update, of the plain cross-entropy. It raises ValueError for a state that keeps a moving
-        average where the step does not, or the other way round.
-    """
+        average where the step does not, or the other way round, and DataFormatError for a label
+        that the network has no class for; under a transform, where labels cannot be looked at,
+        such a label makes loss and parameters NaN.
 
-    def total(tree: PyTree) -> PyTree:
-        return jax.lax.psum(tree, axis_name) if axis_name else tree
+    >>> from mnistjax.data import Batch
+    >>> from mnistjax.models import create_model
+    >>> from mnistjax.training import create_train_state
+    >>> model, optimizer = create_model("softmax"), optax.sgd(0.1)
+    >>> images = jnp.zeros((2, 28, 28, 1))
+    >>> state = create_train_state(model, optimizer, images, key=jax.random.key(0))
+    >>> step = jax.jit(make_train_step(model, optimizer))
+    >>> state, metrics = step(state, Batch(images, jnp.array([3, 5]), jnp.array([True, True])))
+    >>> int(state.step), round(metrics.summary()["loss"], 3)  # ln 10
+    (1, 2.303)
+    """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if (ema_decay is None) != (state.ema_params is None):
             raise ValueError(
                 f"expected a state with ema={ema_decay is not None}, as ema_decay is {ema_decay}"
             )
-        augment_key, dropout_key = jax.random.split(_step_key(state, axis_name))
         images = scale_pixels(batch.images)
         if augment is not None:
-            images = augment(images, key=augment_key)
+            images = augment(images, key=_step_key(state, "augment", axis_name))
         # An all-padding batch must give zero gradients, not 0 / 0.
-        count = jnp.maximum(total(jnp.sum(batch.mask)), 1)
+        count = jnp.maximum(_sum(jnp.sum(batch.mask, dtype=jnp.int32), axis_name), 1)
 
         def loss_fn(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, PyTree]]:
             logits, batch_stats = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 images,
                 train=True,
-                key=dropout_key,
+                key=_step_key(state, "dropout", axis_name),
                 mask=batch.mask,
                 axis_name=axis_name,
             )
-            losses = _cross_entropies(logits, batch.labels, label_smoothing)
+            losses = _cross_entropies(logits, batch, label_smoothing)
             return jnp.sum(losses, where=batch.mask) / count, (logits, batch_stats)
 
         grads, (logits, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(total(grads), state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema_params = None
-        if ema_decay is not None:
-            ema_params = optax.incremental_update(params, state.ema_params, 1 - ema_decay)
-        metrics = total(Metrics.from_logits(logits, batch.labels, batch.mask))
-        new_state = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=params,
-            batch_stats=batch_stats,
-            opt_state=opt_state,
-            ema_params=ema_params,
-        )
-        return new_state, metrics
+        if axis_name:
+            grads = sum_gradients(grads, of=batch.mask, axis_name=axis_name)
+        metrics = _sum(Metrics.from_logits(logits, batch.labels, batch.mask), axis_name)
+        new_state = _update(state, grads, optimizer, ema_decay)
+        return dataclasses.replace(new_state, batch_stats=batch_stats), metrics
 
-    return train_step
+    return on_any_mesh(train_step)
 
 
-def _cross_entropies(logits: jax.Array, labels: jax.Array, label_smoothing: float) -> jax.Array:
-    """The loss of each row, float32 [B], in nats."""
-    targets = jax.nn.one_hot(labels, logits.shape[-1])
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
+def _sum(tree: PyTree, axis_name: str | None) -> PyTree:
+    return jax.lax.psum(tree, axis_name) if axis_name else tree
 
 
-def _step_key(state: TrainState, axis_name: str | None) -> jax.Array:
-    """The key of this step; devices that share a batch draw different numbers."""
-    key = jax.random.fold_in(state.key, state.step)
+def _step_key(state: TrainState, name: str, axis_name: str | None) -> jax.Array:
+    """The key of one kind of draw in this step; devices that share a batch draw differently."""
+    key = jax.random.fold_in(named_key(state.key, name), state.step)
     return jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key
 
 
+def _cross_entropies(
+    logits: jax.Array, batch: Batch, label_smoothing: float | jax.Array
+) -> jax.Array:
+    """The loss of each row, float32 [B], in nats: NaN where a row names no class."""
+    targets, unknown = one_hot_labels(batch.labels, batch.mask, logits.shape[-1])
+    # In the targets, not in the loss: so the gradients are NaN as well.
+    targets = jnp.where(unknown[:, None], jnp.nan, targets)
+    smoothing = jnp.asarray(label_smoothing, jnp.float32)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
+
+
+def _update(
+    state: TrainState,
+    grads: PyTree,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float | jax.Array | None,
+) -> TrainState:
+    """The state after the optimizer's step."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    ema_params = None
+    if ema_decay is not None:
+        share = 1 - ema_decay_at(ema_decay, state.step)
+        ema_params = optax.incremental_update(params, state.ema_params, share)
+    return dataclasses.replace(
+        state, step=state.step + 1, params=params, opt_state=opt_state, ema_params=ema_params
+    )
+
+
 def make_eval_step(model: Model, *, axis_name: str | None = None) -> EvalStep:
-    """Makes the pure `(variables, batch) -> metrics` of a network that is not being trained."""
+    """Makes the pure `(variables, batch) -> metrics` of a network that is not being trained.
+
+    Args:
+        model: the network.
+        axis_name: name of the mapped axis over which the batch is divided, as in `make_train_step`.
+
+    Returns:
+        The un-jitted function. What it says of labels, transforms and meshes is what
+        `make_train_step` says.
+    """
 
     def eval_step(variables: Variables, batch: Batch) -> Metrics:
         logits, _ = model.apply(variables, scale_pixels(batch.images))
-        metrics = Metrics.from_logits(logits, batch.labels, batch.mask)
-        return jax.lax.psum(metrics, axis_name) if axis_name else metrics
+        return _sum(Metrics.from_logits(logits, batch.labels, batch.mask), axis_name)
 
-    return eval_step
+    return on_any_mesh(eval_step)
 
 
 def make_epoch_fn(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
@@ -154,7 +195,7 @@ def make_epoch_fn(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metr
 
         return jax.lax.fori_loop(start, stop, body, (state, metrics))
 
-    return epoch_fn
+    return on_any_mesh(epoch_fn)
 
 
 def make_eval_fn(eval_step: EvalStep) -> Callable[..., Metrics]:
@@ -174,6 +215,7 @@ def make_eval_fn(eval_step: EvalStep) -> Callable[..., Metrics]:
         def evaluate_batch(indices: jax.Array) -> Metrics:
             return eval_step(variables, take_batch(images, labels, indices))
 
-        return jax.tree.map(lambda leaf: jnp.sum(leaf, 0), jax.lax.map(evaluate_batch, order))
+        metrics = jax.lax.map(evaluate_batch, order)
+        return jax.tree.map(lambda leaf: jnp.sum(leaf, 0, dtype=leaf.dtype), metrics)
 
-    return eval_fn
+    return on_any_mesh(eval_fn)

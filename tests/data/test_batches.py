@@ -8,14 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnistjax.data.batches import (
+    check_labels,
     epoch_order,
+    named_key,
     sequential_order,
     steps_per_epoch,
     stream_batches,
     take_batch,
 )
-from mnistjax.data.registry import Split
-from mnistjax.errors import ConfigError
+from mnistjax.data.splits import Split
+from mnistjax.errors import ConfigError, DataFormatError
 
 sizes = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n)))
 
@@ -117,3 +119,32 @@ def test_a_batch_size_out_of_bounds_is_refused_at_the_call(batch_size):
 def test_sequential_order_refuses_nothing_at_all(num_examples, batch_size):
     with pytest.raises(ConfigError, match="must be >= 1"):
         sequential_order(num_examples, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 10, 11], r"labels from 0 to 9, found 10 at index 1 \(2 of 3"),
+        ([0, 1, -1], "labels from 0 to 9, found -1 at index 2"),
+        ([0.0, 1.0], "labels of an integer dtype, found float"),
+    ],
+)
+def test_labels_that_name_no_class_are_refused(labels, message):
+    with pytest.raises(DataFormatError, match=message):
+        check_labels(np.array(labels), 10)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_labels_of_classes_pass_and_masked_rows_may_hold_anything(dtype):
+    check_labels(np.arange(10, dtype=dtype), 10)
+    check_labels(np.zeros(0, dtype), 10)
+    check_labels(np.array([9, 10], dtype), 10, mask=np.array([True, False]))
+
+
+def test_keys_of_different_names_and_of_a_split_differ():
+    key = jax.random.key(0)
+    keys = [named_key(key, name) for name in ("init", "augment", "dropout", "order")]
+    drawn = {
+        tuple(jax.random.key_data(k).tolist()) for k in [key, *keys, *jax.random.split(key, 9)]
+    }
+    assert len(drawn) == 1 + len(keys) + 9

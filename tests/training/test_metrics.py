@@ -10,15 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
-from mnistjax import (
-    Metrics,
-    Model,
-    Split,
-    evaluate,
-    make_eval_step,
-    sequential_order,
-    take_batch,
-)
+from mnistjax.data import sequential_order, take_batch
+from mnistjax.errors import DataFormatError
+from mnistjax.models import Model
+from mnistjax.training import Metrics, make_eval_fn, make_eval_step
 
 # Few shapes, for each is compiled anew; every number of images.
 sizes = st.tuples(
@@ -94,10 +89,33 @@ def test_a_row_that_counts_and_is_not_finite_shows_in_the_loss(bad):
     assert not np.isfinite(Metrics.from_logits(logits, labels, np.ones(4, bool)).loss_sum)
 
 
-def test_no_image_at_all_has_no_accuracy():
-    figures = Metrics.empty(3).compute()
-    assert np.isnan(figures["loss"])
-    assert np.isnan(figures["accuracy"])
+@pytest.mark.parametrize("how", [Metrics.compute, Metrics.summary])
+def test_no_image_at_all_has_no_accuracy(how):
+    assert all(np.isnan(value) for value in how(Metrics.empty(3)).values())
+
+
+def test_the_summary_is_count_over_count_in_double_precision():
+    metrics = Metrics(jnp.float32(2_500), jnp.array([[9_288, 712], [0, 0]], jnp.int32))
+    assert metrics.summary() == {"loss": 0.25, "accuracy": 0.9288}
+    # More images than an int32 holds.
+    metrics = Metrics(jnp.float32(0), jnp.full((2, 2), 2**31 - 1, jnp.int32))
+    assert metrics.summary() == {"loss": 0.0, "accuracy": 0.5}
+
+
+@pytest.mark.parametrize("label", [-1, 3, 300])
+def test_a_label_without_a_class_is_an_error_and_under_jit_no_number(label):
+    logits, labels = draw(4, 3, 0)
+    labels[2], mask = label, np.ones(4, bool)
+    with pytest.raises(DataFormatError, match=f"from 0 to 2, found {label} at index 2"):
+        Metrics.from_logits(logits, labels, mask)
+    assert np.isnan(jax.jit(Metrics.from_logits)(logits, labels, mask).loss_sum)
+    mask[2] = False
+    assert np.isfinite(Metrics.from_logits(logits, labels, mask).loss_sum)
+
+
+def test_labels_of_eight_bits_do_with_any_number_of_classes():
+    logits, labels = np.zeros((2, 300), np.float32), np.array([0, 255], np.uint8)
+    assert jax.jit(Metrics.from_logits)(logits, labels, np.ones(2, bool)).count == 2
 
 
 @pytest.mark.parametrize(
@@ -144,14 +162,14 @@ MODEL = brightness_model()
 
 @settings(max_examples=12)
 @given(size=sizes)
-def test_evaluate_counts_every_image_once(size):
+def test_the_evaluation_loop_counts_every_image_once(size):
     count, batch_size, _, seed = size
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 4, (count, 2, 2, 1), dtype=np.uint8)
     labels = rng.integers(0, 4, count).astype(np.int32)
-    metrics = evaluate(
-        MODEL, {"params": {}, "batch_stats": {}}, Split(images, labels), batch_size=batch_size
-    )
+    evaluate = jax.jit(make_eval_fn(make_eval_step(MODEL)))
+    order = sequential_order(count, batch_size)
+    metrics = evaluate({"params": {}, "batch_stats": {}}, images, labels, order)
     expected = confusion_matrix(labels, images[:, 0, 0, 0], labels=range(4))
     np.testing.assert_array_equal(metrics.confusion, expected)
 

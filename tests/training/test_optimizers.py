@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistjax import (
+from mnistjax.data import Batch
+from mnistjax.errors import ConfigError, UnknownNameError
+from mnistjax.models import Model
+from mnistjax.training import (
     OPTIMIZERS,
     SCHEDULES,
-    Batch,
-    ConfigError,
-    Model,
-    UnknownNameError,
     create_train_state,
     make_optimizer,
     make_schedule,
@@ -185,6 +184,53 @@ def test_a_warm_up_that_leaves_no_step_is_refused(warmup_steps):
         make_schedule("cosine", 0.1, 10, warmup_steps=warmup_steps)
 
 
+@pytest.mark.parametrize("warmup_steps", [0, 10])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_may_be_vmapped_over_its_peak(name, warmup_steps):
+    def rates(peak):
+        schedule = make_schedule(name, peak, 100, warmup_steps=warmup_steps)
+        return jax.vmap(schedule)(jnp.array([0, 5, 30, 99]))
+
+    peaks = jnp.array([0.02, 0.5])
+    together = jax.jit(jax.vmap(rates))(peaks)
+    assert together.dtype == jnp.float32
+    np.testing.assert_allclose(together[0], rates(0.02), rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(together[1], 25 * together[0], rtol=1e-5, atol=1e-9)
+
+
+# A number of its own that each optimizer takes.
+NUMBERS = {
+    "momentum": "momentum",
+    "nesterov": "momentum",
+    "adam": "b1",
+    "adamw": "b2",
+    "rmsprop": "decay",
+    "adagrad": "eps",
+    "adadelta": "rho",
+    "lion": "b1",
+    "lamb": "b2",
+    "muon": "beta",
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_may_be_vmapped_over_its_numbers(name):
+    grads = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), PARAMS)
+
+    def move(rate, decay, norm, number):
+        settings = {NUMBERS[name]: number} if name in NUMBERS else {}
+        optimizer = make_optimizer(name, rate, weight_decay=decay, clip_norm=norm, **settings)
+        state = optimizer.init(PARAMS)
+        updates, state = optimizer.update(grads, state, PARAMS)
+        return optax.apply_updates(PARAMS, updates)
+
+    members = [(0.01, 0.0, 1.0, 0.8), (0.1, 0.1, 2.0, 0.9)]
+    together = jax.jit(jax.vmap(move))(*jnp.array(members).T)
+    for index, numbers in enumerate(members):
+        for key, leaf in leaves(move(*numbers)).items():
+            np.testing.assert_allclose(leaves(together)[key][index], leaf, rtol=1e-4, atol=1e-6)
+
+
 def linear_model():
     def init(key, images):
         weights = jax.random.normal(key, (images[0].size, 3))
@@ -208,19 +254,6 @@ def start(optimizer, **options):
     return create_train_state(linear_model(), optimizer, example, key=jax.random.key(0), **options)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.9])
-def test_the_moving_average_is_that_of_a_loop_by_hand(decay):
-    optimizer = make_optimizer("sgd", 0.5)
-    step = make_train_step(linear_model(), optimizer, ema_decay=decay)
-    state = start(optimizer, ema=True)
-    average = np.asarray(state.params["weights"])
-    for batch in batches(5):
-        state, _ = step(state, batch)
-        average = decay * average + (1 - decay) * np.asarray(state.params["weights"])
-    np.testing.assert_allclose(state.ema_params["weights"], average, rtol=1e-5, atol=1e-6)
-    assert state.variables["params"] is state.ema_params
-
-
 @given(smoothing=st.floats(0, 0.9))
 def test_label_smoothing_has_its_closed_form(smoothing):
     """The gradient of softmax regression is images^T (probabilities - targets) / count."""
@@ -238,6 +271,19 @@ def test_label_smoothing_has_its_closed_form(smoothing):
     # What is reported is the plain cross-entropy, whatever is trained.
     plain = -np.log(probabilities[np.arange(6), np.arange(6) % 3])
     np.testing.assert_allclose(metrics.loss_sum, plain.sum(), rtol=1e-5)
+
+
+def test_a_step_may_be_vmapped_over_its_label_smoothing():
+    optimizer, batch = make_optimizer("sgd", 1.0), next(batches(1))
+    state = start(optimizer)
+
+    def weights(smoothing):
+        step = make_train_step(linear_model(), optimizer, label_smoothing=smoothing)
+        return step(state, batch)[0].params["weights"]
+
+    together = jax.vmap(weights)(jnp.array([0.0, 0.3]))
+    for index, smoothing in enumerate((0.0, 0.3)):
+        np.testing.assert_allclose(together[index], weights(smoothing), rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_of_padding_alone_moves_nothing():

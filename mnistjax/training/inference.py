@@ -1,0 +1,117 @@
+"""Running a network over images of any number, in batches of one shape: one compiled program."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from mnistjax.errors import ConfigError
+from mnistjax.models import Model, Variables
+from mnistjax.training.compiler import compiler_options
+from mnistjax.training.metrics import Metrics
+from mnistjax.training.pixels import scale_pixels
+
+EVAL_BATCH_SIZE = 500
+
+
+def predict_logits(
+    model: Model, variables: Variables, images: np.ndarray, *, batch_size: int = EVAL_BATCH_SIZE
+) -> np.ndarray:
+    """Computes the logits of every image.
+
+    Args:
+        model: the network. Its program is compiled once per batch size, image shape and dtype.
+        variables: its parameters and running statistics.
+        images: uint8 [N, H, W, C], or float [N, H, W, C] with pixels in [0, 1]; N may be 0.
+        batch_size: images per call of the program; any gives the same logits, to float tolerance.
+
+    Returns:
+        float32 [N, num_classes].
+
+    Raises:
+        ConfigError: `batch_size` is less than 1.
+        TypeError: the dtype of the images is none that `scale_pixels` takes.
+    """
+    program = functools.partial(logits_program(model), variables)
+    return in_batches(program, images, batch_size=batch_size)
+
+
+@functools.lru_cache(maxsize=32)
+def logits_program(model: Model) -> jax.stages.Wrapped:
+    """Returns the jitted `(variables, images) -> logits`, the same object for the same model.
+
+    Args:
+        model: the network.
+    """
+
+    def logits(variables: Variables, images: jax.Array) -> jax.Array:
+        return model.apply(variables, scale_pixels(images))[0]
+
+    return jax.jit(logits, compiler_options=compiler_options())
+
+
+def measure_logits(
+    logits: np.ndarray, labels: np.ndarray, *, batch_size: int = EVAL_BATCH_SIZE
+) -> Metrics:
+    """Compares logits with labels; every image counts exactly once.
+
+    Args:
+        logits: float [N, num_classes].
+        labels: int [N], 0 to num_classes - 1.
+        batch_size: rows per call of the compiled program.
+
+    Returns:
+        The metrics of all rows, in host memory; the losses are added in double precision.
+    """
+    mask = np.ones(len(labels), bool)
+    parts = [
+        jax.device_get(_jitted_metrics(*rows))
+        for rows in _padded_batches(batch_size, logits, labels, mask)
+    ]
+    loss_sum: Any = np.sum([part.loss_sum for part in parts], dtype=np.float64)
+    confusion: Any = np.sum([part.confusion for part in parts], axis=0)
+    return Metrics(loss_sum, confusion)
+
+
+_jitted_metrics = jax.jit(Metrics.from_logits)
+
+
+def in_batches(
+    function: Callable[..., jax.Array], *arrays: np.ndarray, batch_size: int = EVAL_BATCH_SIZE
+) -> np.ndarray:
+    """Applies a row-wise function to arrays of any length, always in batches of one shape.
+
+    Args:
+        function: maps arrays [batch_size, ...] to one array [batch_size, ...], each row on its own.
+        *arrays: equally long, [N, ...]; N may be 0. The last batch is filled up with zeros.
+        batch_size: rows per call, at least 1.
+
+    Returns:
+        [N, ...]: what `function` gave for the N rows.
+
+    Raises:
+        ConfigError: `batch_size` is less than 1.
+
+    >>> import numpy as np
+    >>> in_batches(lambda x: 2 * x, np.arange(5), batch_size=2).tolist()
+    [0, 2, 4, 6, 8]
+    """
+    # All batches are under way before the first result is waited for.
+    results = [function(*rows) for rows in _padded_batches(batch_size, *arrays)]
+    return np.concatenate(jax.device_get(results))[: len(arrays[0])]
+
+
+def _padded_batches(batch_size: int, *arrays: np.ndarray) -> Iterator[Any]:
+    """Yields the rows of each batch on the device; without a row, one batch of zeros."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, found {batch_size}")
+    for start in range(0, max(len(arrays[0]), 1), batch_size):
+        rows = [array[start : start + batch_size] for array in arrays]
+        missing = batch_size - len(rows[0])
+        if missing:
+            rows = [np.pad(part, [(0, missing), *[(0, 0)] * (part.ndim - 1)]) for part in rows]
+        yield jax.device_put(rows)
