@@ -7,6 +7,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 ).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Read when a process starts: it reaches the workers of pytest-xdist and what the tests start.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from pathlib import Path
 
@@ -18,6 +20,24 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 settings.register_profile("mnistjax", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("mnistjax")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Leaves out LLVM's costly passes: the programs of most tests run for milliseconds.
+
+    Training on the real images is compiled as users have it, and so is all that tests start as
+    processes of their own: examples and the notebook.
+    """
+    on_real_data = item.get_closest_marker("mnist") is not None
+    jax.config.update("jax_disable_most_optimizations", not on_real_data)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs():
+    """Lets a file's compiled programs go with it; jax keeps them while the worker lives."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +54,14 @@ def mnist_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory) -> Path:
-    """The directory of a run on the embedded digits, without a report; not to be changed."""
+    """The directory of a run on the embedded digits; not to be changed."""
     import mnistjax
 
     workdir = tmp_path_factory.mktemp("runs") / "digits"
     config = mnistjax.TrainConfig(
         model="cnn", epochs=6, learning_rate=3e-3, schedule="one-cycle", shift=2
     )
-    mnistjax.fit(config, mnistjax.load_dataset("digits"), workdir=workdir, report=False)
+    mnistjax.fit(config, mnistjax.load_dataset("digits"), workdir=workdir)
     return workdir
 
 
@@ -50,4 +70,4 @@ def digits_network(digits_run):
     """The network of `digits_run`."""
     import mnistjax
 
-    return mnistjax.load_weights(digits_run)
+    return mnistjax.load_run(digits_run)

@@ -1,4 +1,4 @@
-"""Carrying a training out: configuration, recipes, the loop, files and callbacks."""
+"""Carrying a training out: settings, recipes, programs, the loop, its files and its callbacks."""
 
 from mnistjax.runs.build import build_augment as build_augment
 from mnistjax.runs.build import build_model as build_model
@@ -7,15 +7,20 @@ from mnistjax.runs.build import build_train_step as build_train_step
 from mnistjax.runs.callbacks import Callback as Callback
 from mnistjax.runs.callbacks import ProgressBar as ProgressBar
 from mnistjax.runs.config import TrainConfig as TrainConfig
-from mnistjax.runs.evaluation import evaluate as evaluate
-from mnistjax.runs.loop import FitResult as FitResult
+from mnistjax.runs.directory import read_metrics as read_metrics
+from mnistjax.runs.directory import read_result as read_result
 from mnistjax.runs.loop import fit as fit
 from mnistjax.runs.recipes import RECIPES as RECIPES
 from mnistjax.runs.recipes import Recipe as Recipe
 from mnistjax.runs.recipes import get_recipe as get_recipe
-from mnistjax.runs.directory import read_metrics as read_metrics
-from mnistjax.runs.directory import read_result as read_result
+from mnistjax.runs.result import package_versions as package_versions
 from mnistjax.runs.tensorboard import TensorBoard as TensorBoard
-from mnistjax.runs.weights import TrainedModel as TrainedModel
+from mnistjax.runs.trained import FitResult as FitResult
+from mnistjax.runs.trained import TrainedModel as TrainedModel
+from mnistjax.runs.trained import check_same_kind as check_same_kind
+from mnistjax.runs.trained import evaluate as evaluate
+from mnistjax.runs.trained import load_run_dataset as load_run_dataset
+from mnistjax.runs.trained import predict_logits as predict_logits
+from mnistjax.runs.weights import load_run as load_run
 from mnistjax.runs.weights import load_weights as load_weights
 from mnistjax.runs.weights import save_weights as save_weights

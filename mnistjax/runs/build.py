@@ -4,26 +4,32 @@ from __future__ import annotations
 
 from functools import partial
 
+import jax
 import optax
 
-from mnistjax.data import DatasetInfo
 from mnistjax.data.augment import Augment, compose, cutout, elastic, random_affine, random_shift
 from mnistjax.models import Model, create_model
 from mnistjax.runs.config import TrainConfig
-from mnistjax.training.optimizers import make_optimizer, make_schedule
-from mnistjax.training.step import TrainStep, make_train_step
+from mnistjax.training import TrainStep, make_optimizer, make_schedule, make_train_step
 
 
-def build_model(config: TrainConfig, info: DatasetInfo) -> Model:
-    """Returns the network of a configuration, with as many outputs as the data set has classes."""
-    return create_model(config.model, num_classes=info.num_classes)
+def build_model(config: TrainConfig, num_classes: int) -> Model:
+    """Returns the network of a configuration, with an output for each of `num_classes` classes."""
+    return create_model(config.model, num_classes=num_classes)
 
 
-def build_optimizer(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of a configuration, with its schedule over `steps` updates."""
-    schedule = make_schedule(
-        config.schedule, config.learning_rate, steps, warmup_steps=int(config.warmup * steps)
-    )
+def build_optimizer(
+    config: TrainConfig, steps: int, *, learning_rate: float | jax.Array | None = None
+) -> optax.GradientTransformation:
+    """Returns the optimizer of a configuration, with its schedule over `steps` updates.
+
+    Args:
+        config: the settings.
+        steps: length of the run in updates.
+        learning_rate: the highest learning rate, which may be traced; that of `config` if None.
+    """
+    peak = config.learning_rate if learning_rate is None else learning_rate
+    schedule = make_schedule(config.schedule, peak, steps, warmup_steps=int(config.warmup * steps))
     return make_optimizer(
         config.optimizer,
         schedule,

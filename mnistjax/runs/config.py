@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 from mnistjax.errors import ConfigError, UnknownNameError
 from mnistjax.models import MODELS
-from mnistjax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer
+from mnistjax.training import OPTIMIZERS, SCHEDULES, make_optimizer
+
+DEFAULT_EPOCHS = 10.0
+MAX_STEPS = 2**31 - 1  # The step counter is an int32.
+_MAX_FLOAT = 3e38  # About the largest float32.
+_MIN_FLOAT = 1e-12
+_BELOW_ONE = 1 - 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounds:
+    """The values that a setting may take, and how an error message says it."""
+
+    low: float
+    high: float
+    words: str
+
+
+Share = Annotated[float, Bounds(0, _BELOW_ONE, "in [0, 1)")]
+Positive = Annotated[float, Bounds(_MIN_FLOAT, _MAX_FLOAT, "positive")]
+Seed = Annotated[int, Bounds(0, 2**32 - 1, "from 0 to 2^32 - 1")]
+Pixels = Bounds(0, 28, "from 0 to 28 pixels")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,54 +50,58 @@ class TrainConfig:
     files. When none is given: mnist, or the embedded digits where mnist cannot be had."""
     model: str = "cnn"
     """Network: softmax, mlp, mlp-50-50, cnn, cnn-dropout, cnn-bn, speed or tiny."""
-    epochs: float | None = None
+    epochs: Annotated[float, Bounds(_MIN_FLOAT, 1e6, "positive, at most 1,000,000")] | None = None
     """Passes over the training images; parts of one are allowed."""
-    steps: int | None = None
+    steps: Annotated[int, Bounds(1, MAX_STEPS, "from 1 to 2^31 - 1")] | None = None
     """Updates, instead of epochs."""
-    batch_size: int = 128
-    """Images an update."""
-    seed: int = 0
+    batch_size: Annotated[int, Bounds(1, 1e9, "at least 1")] = 128
+    """Images per update."""
+    seed: Seed = 0
     """Seed of the parameters, the order of the images, dropout and augmentation."""
 
     optimizer: str = "adam"
     """Optimizer: sgd, momentum, nesterov, adam, adamw, rmsprop, adagrad, adadelta, lion, lamb or
     muon."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Highest learning rate."""
     schedule: str = "constant"
     """Learning-rate schedule: constant, linear, cosine, one-cycle, exponential or stepwise."""
-    warmup: float = 0.0
+    warmup: Share = 0.0
     """Share of the updates in which the learning rate first rises from zero."""
-    momentum: float | None = None
+    momentum: Share | None = None
     """Momentum of momentum, nesterov and rmsprop; their own default if not given."""
-    b1: float | None = None
+    b1: Share | None = None
     """First decay rate of adam, adamw, lion and lamb; their own default if not given."""
-    b2: float | None = None
+    b2: Share | None = None
     """Second decay rate of the same."""
-    weight_decay: float | None = None
+    weight_decay: Annotated[float, Bounds(0, _MAX_FLOAT, "at least 0")] | None = None
     """Weight decay on kernels (biases and norms are spared); the optimizer's default if not
     given."""
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
     """Largest global norm of the gradient; no clipping if not given."""
-    label_smoothing: float = 0.0
+    label_smoothing: Share = 0.0
     """Share of the target that is spread evenly over all classes."""
-    ema_decay: float | None = None
-    """Decay a step of a moving average of the weights, which is then what is evaluated."""
+    ema_decay: Share | None = None
+    """Decay per step of a moving average of the weights, which is then what is evaluated. In step t
+    it is min(ema_decay, (1 + t) / (10 + t)), so that the random start is forgotten."""
 
-    shift: int = 0
+    shift: Annotated[int, Bounds(0, 27, "from 0 to 27 pixels")] = 0
     """Augmentation: largest shift in pixels."""
-    rotate: float = 0.0
+    rotate: Annotated[float, Bounds(0, 180, "from 0 to 180 degrees")] = 0.0
     """Augmentation: largest rotation in degrees."""
-    scale: float = 0.0
+    scale: Share = 0.0
     """Augmentation: largest relative change of size."""
-    cutout: int = 0
+    cutout: Annotated[int, Pixels] = 0
     """Augmentation: side in pixels of a square that is blanked."""
-    elastic: float = 0.0
+    elastic: Annotated[float, Pixels] = 0.0
     """Augmentation: strength in pixels of elastic distortion."""
 
-    validation_fraction: float = 0.1
+    validation_fraction: Share = 0.1
     """Share of the training images held out, by class, for validation; 0 holds out none."""
-    patience: int | None = None
+    validation_seed: Seed = 0
+    """Seed of the choice of the validation images; it does not follow `seed`, so that runs over
+    several seeds are validated on the same images."""
+    patience: Annotated[int, Bounds(1, _MAX_FLOAT, "at least 1")] | None = None
     """Early stopping: end after this many epochs without a better validation accuracy, and go back
     to the best weights. Runs to the end if not given."""
 
@@ -91,21 +117,11 @@ class TrainConfig:
             )
         if self.epochs is not None and self.steps is not None:
             raise ConfigError(f"give epochs ({self.epochs}) or steps ({self.steps}), not both")
-        for name, (low, high, words) in _BOUNDS.items():
-            self._check_number(name, low, high, words)
+        for name, (kind, bounds) in _numbers().items():
+            _check_number(name, getattr(self, name), kind, bounds)
         if self.patience is not None and self.validation_fraction == 0:
             raise ConfigError("patience needs validation images: validation_fraction is 0")
         make_optimizer(self.optimizer, self.learning_rate, **self.optimizer_settings)
-
-    def _check_number(self, name: str, low: float, high: float, words: str) -> None:
-        value = getattr(self, name)
-        if value is None and self.__dataclass_fields__[name].default is None:
-            return
-        kind = int if name in _INTEGERS else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise ConfigError(f"{name} must be {words}, found {value!r}")
-        if not low <= value <= high:  # so is NaN
-            raise ConfigError(f"{name} must be {words}, found {value}")
 
     @property
     def optimizer_settings(self) -> dict[str, float]:
@@ -138,7 +154,7 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> str:
-        """Returns the settings as a JSON object, one line a setting."""
+        """Returns the settings as a JSON object, one line per setting."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
@@ -158,34 +174,23 @@ class TrainConfig:
         return cls().replace(**{"epochs": None, "steps": None, **settings})
 
 
-DEFAULT_EPOCHS = 10.0
-MOST_STEPS = 2**31 - 1  # The step counter is an int32.
-_HUGE = 3e38  # About the largest float32.
-_TINY = 1e-12
-_BELOW_ONE = 1 - 1e-9
+@functools.cache
+def _numbers() -> dict[str, tuple[Any, Bounds]]:
+    """Returns the type and the bounds of every setting that is a number, from its declaration."""
+    found = {}
+    for name, hint in get_type_hints(TrainConfig, include_extras=True).items():
+        # `Annotated[float, Bounds(...)]`, alone or in a union with None.
+        for part in (hint, *get_args(hint)):
+            bounds = [it for it in getattr(part, "__metadata__", ()) if isinstance(it, Bounds)]
+            if bounds:
+                optional = part is not hint
+                found[name] = (part.__origin__ | None if optional else part.__origin__, bounds[0])
+    return found
 
-_INTEGERS = frozenset({"steps", "batch_size", "seed", "shift", "cutout", "patience"})
 
-# Lowest and highest value, and how to say it.
-_BOUNDS: Mapping[str, tuple[float, float, str]] = {
-    "epochs": (_TINY, 1e6, "positive and at most 1,000,000"),
-    "steps": (1, MOST_STEPS, "from 1 to 2^31 - 1"),
-    "batch_size": (1, 1e9, "at least 1"),
-    "seed": (0, 2**32 - 1, "from 0 to 2^32 - 1"),
-    "learning_rate": (_TINY, _HUGE, "positive"),
-    "warmup": (0, _BELOW_ONE, "in [0, 1)"),
-    "momentum": (0, _BELOW_ONE, "in [0, 1)"),
-    "b1": (0, _BELOW_ONE, "in [0, 1)"),
-    "b2": (0, _BELOW_ONE, "in [0, 1)"),
-    "weight_decay": (0, _HUGE, "at least 0"),
-    "clip_norm": (_TINY, _HUGE, "positive"),
-    "label_smoothing": (0, _BELOW_ONE, "in [0, 1)"),
-    "ema_decay": (0, _BELOW_ONE, "in [0, 1)"),
-    "shift": (0, 27, "from 0 to 27 pixels"),
-    "rotate": (0, 180, "from 0 to 180 degrees"),
-    "scale": (0, _BELOW_ONE, "in [0, 1)"),
-    "cutout": (0, 28, "from 0 to 28 pixels"),
-    "elastic": (0, 28, "from 0 to 28 pixels"),
-    "validation_fraction": (0, _BELOW_ONE, "in [0, 1)"),
-    "patience": (1, _HUGE, "at least 1"),
-}
+def _check_number(name: str, value: Any, kind: Any, bounds: Bounds) -> None:
+    allowed = kind | int  # A whole number serves as a float.
+    within = not isinstance(value, bool) and isinstance(value, allowed)
+    # A NaN is not within bounds either.
+    if not within or not (value is None or bounds.low <= value <= bounds.high):
+        raise ConfigError(f"{name} must be {bounds.words}, found {value!r}")

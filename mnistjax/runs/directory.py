@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 WEIGHTS = "weights.safetensors"
-# What the evaluation adds to a finished run.
+LOCK = ".lock"
+# What the report adds to a finished run.
 REPORT = "report.html"
 PLOTS = "plots"
 PLOT_NAMES = (
@@ -25,10 +27,11 @@ PLOT_NAMES = (
 )
 
 
+@contextlib.contextmanager
 def claim_run_directory(
     workdir: str | os.PathLike[str], config: TrainConfig, *, overwrite: bool = False
-) -> Path:
-    """Makes the directory of a run and writes `config.json` into it.
+) -> Iterator[Path]:
+    """Makes the directory of a run, writes `config.json` into it, and keeps other runs out.
 
     Args:
         workdir: the directory; it may exist.
@@ -36,22 +39,43 @@ def claim_run_directory(
         overwrite: whether a run that it already holds may be replaced. Only the files of a run are
             removed then, nothing else in the directory.
 
+    Yields:
+        The directory, which belongs to the caller alone until the context ends. The lock is the
+        operating system's: it goes with the process, however that ends.
+
     Raises:
-        RunError: it holds a run already, is no directory, or cannot be written to.
+        RunError: it holds a run already, another run is writing to it, it is no directory, or it
+            cannot be written to.
     """
+    from filelock import FileLock, Timeout
+
     path = Path(workdir).expanduser()
-    try:
-        held = [name for name in (CONFIG, METRICS, RESULT, WEIGHTS) if (path / name).exists()]
-        if held and not overwrite:
-            raise _holds_a_run(path, held[0])
-        path.mkdir(parents=True, exist_ok=True)
-        if overwrite:
+    with contextlib.ExitStack() as stack:
+        try:
+            # Before a directory is made: a taken one is refused without a trace.
+            _refuse_held(path, overwrite=overwrite)
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(path / LOCK, timeout=0))
+            # Once more, as another run may have come to its end meanwhile.
+            _refuse_held(path, overwrite=overwrite)
             _remove_run(path)
-        _claim(path)
-        write_text_atomically(path / CONFIG, config.to_json())
-    except OSError as error:
-        raise RunError(f"expected a writable work directory, found {path}: {error}") from error
-    return path
+            write_text_atomically(path / CONFIG, config.to_json())
+        except Timeout as error:
+            raise RunError(
+                f"expected a work directory of its own, found {path}, which another run writes to"
+            ) from error
+        except OSError as error:
+            raise RunError(f"expected a writable work directory, found {path}: {error}") from error
+        yield path
+
+
+def _refuse_held(path: Path, *, overwrite: bool) -> None:
+    held = [name for name in (CONFIG, METRICS, RESULT, WEIGHTS) if (path / name).exists()]
+    if held and not overwrite:
+        raise RunError(
+            f"expected a work directory without a run, found {held[0]} in {path}: "
+            "name another one, or allow to overwrite it (--overwrite)"
+        )
 
 
 def _remove_run(path: Path) -> None:
@@ -68,23 +92,8 @@ def _remove_run(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
 
 
-def _claim(path: Path) -> None:
-    """Makes `config.json` exclusively: of two runs that start at one instant one is refused."""
-    try:
-        (path / CONFIG).open("x").close()
-    except FileExistsError as error:
-        raise _holds_a_run(path, CONFIG) from error
-
-
-def _holds_a_run(path: Path, name: str) -> RunError:
-    return RunError(
-        f"expected a work directory without a run, found {name} in {path}: "
-        "name another one, or allow to overwrite it (--overwrite)"
-    )
-
-
 def write_metrics(workdir: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `metrics.jsonl`: one JSON object an epoch. Rewriting it all keeps it whole."""
+    """Writes `metrics.jsonl`: one JSON object per epoch. Rewriting it all keeps it whole."""
     lines = [json.dumps(row) + "\n" for row in history]
     write_text_atomically(workdir / METRICS, "".join(lines))
 
@@ -113,7 +122,7 @@ def read_result(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads `metrics.jsonl` of a run: a row an epoch.
+    """Reads `metrics.jsonl` of a run: a row per epoch.
 
     Raises:
         RunError: there is no such file, or it is damaged.
@@ -123,7 +132,7 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
         lines = file.read_text(encoding="utf-8").splitlines()
         rows = [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
-        raise RunError(f"expected a JSON object a line in {file}: {error}") from error
+        raise RunError(f"expected a JSON object per line in {file}: {error}") from error
     if not rows or not all(isinstance(row, dict) for row in rows):
-        raise RunError(f"expected a JSON object a line, at least one, in {file}")
+        raise RunError(f"expected a JSON object per line, at least one, in {file}")
     return rows

@@ -1,159 +1,201 @@
-"""The compiled programs of a run, with the images they read already on the device."""
+"""The compiled programs of a run, with the images that they read already on the device."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.stages import Compiled
 
-from mnistjax.data import (
-    DATASETS,
-    Dataset,
-    DatasetInfo,
-    Split,
-    epoch_order,
-    split_validation,
-    steps_per_epoch,
-)
-from mnistjax.errors import ConfigError
-from mnistjax.models import Model, Variables, count_parameters
+from mnistjax.data import Split, epoch_order
+from mnistjax.models import Model, Variables
 from mnistjax.runs.build import build_model, build_optimizer, build_train_step
-from mnistjax.training.compiler import compiler_options
-from mnistjax.runs.config import MOST_STEPS, TrainConfig
-from mnistjax.runs.evaluation import evaluate_chunks, jitted_evaluation, make_chunks
-from mnistjax.training.metrics import Metrics
-from mnistjax.training.state import TrainState, create_train_state
-from mnistjax.training.step import make_epoch_fn
+from mnistjax.runs.config import TrainConfig
+from mnistjax.runs.plan import Plan
+from mnistjax.training import (
+    EVAL_BATCH_SIZE,
+    Metrics,
+    TrainState,
+    compiler_options,
+    create_train_state,
+    logits_program,
+    make_batch_stats_fn,
+    make_epoch_fn,
+    measure_logits,
+    predict_logits,
+)
 
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What a run will do, settled and checked before anything is compiled or written.
-
-    Attributes:
-        config: the settings.
-        dataset: the data set.
-        train: the training images that are trained on.
-        validation: those that are held out, or None.
-        model: the network.
-        steps_per_epoch: updates in which every training image is seen once.
-        steps: length of the run in updates.
-        parameters: number of scalars of the network, running statistics included.
-    """
-
-    config: TrainConfig
-    dataset: Dataset
-    train: Split
-    validation: Split | None
-    model: Model
-    steps_per_epoch: int
-    steps: int
-    parameters: int
-
-
-def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
-    """Settles a run.
-
-    Raises:
-        ConfigError: a setting does not go with this data set.
-    """
-    info = dataset.info
-    if config.dataset in DATASETS and config.dataset != info.name:
-        raise ConfigError(f"the settings name data set {config.dataset!r}, found {info.name!r}")
-    train, validation = split_validation(
-        dataset.train, config.validation_fraction, seed=config.seed
-    )
-    per_epoch = steps_per_epoch(len(train), config.batch_size)
-    steps = config.num_steps(per_epoch)
-    if steps > MOST_STEPS:
-        raise ConfigError(f"expected at most {MOST_STEPS} steps, found {steps}")
-    model = build_model(config, info)
-    parameters = _count_parameters(model, info)
-    return Plan(config, dataset, train, validation, model, per_epoch, steps, parameters)
-
-
-def _count_parameters(model: Model, info: DatasetInfo) -> int:
-    images = jax.ShapeDtypeStruct((1, *info.image_shape), jnp.float32)
-    try:
-        return count_parameters(jax.eval_shape(model.init, jax.random.key(0), images))
-    except (ArithmeticError, ValueError) as error:
-        raise ConfigError(
-            f"model {model.name!r} does not fit images of shape {info.image_shape}, as those of "
-            f"{info.name!r}: {error}"
-        ) from error
+# Images that the batch statistics of averaged weights are taken from: enough for three digits.
+_STATISTICS_IMAGES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """The compiled functions of a run.
+    """What a run calls, whichever devices and however many networks stand behind it.
 
     Attributes:
         create_state: `() -> state`, the state at step 0.
         draw_order: `(epoch) -> order`, int32 [steps, B].
         train: `(state, metrics, order, start, stop) -> (state, metrics)`; it takes over the memory
             of the state and metrics that it is given.
-        evaluate_validation: `(variables) -> metrics`, or None where no image is held out.
-        evaluate_test: `(variables) -> metrics`.
+        variables: `(state) -> variables`, what is measured and saved.
+        evaluate: `(variables, split) -> metrics`.
     """
 
     create_state: Callable[[], TrainState]
     draw_order: Callable[[int], jax.Array]
     train: Callable[..., tuple[TrainState, Metrics]]
-    evaluate_validation: Callable[[Variables], Metrics] | None
-    evaluate_test: Callable[[Variables], Metrics]
+    variables: Callable[[TrainState], Variables]
+    evaluate: Callable[[Variables, Split], Metrics]
 
 
-def compile_programs(plan: Plan) -> Programs:
-    """Compiles a run ahead of time, so that compilation and training can be told apart."""
-    config, model, info = plan.config, plan.model, plan.dataset.info
-    optimizer = build_optimizer(config, plan.steps)
-    train_step = build_train_step(config, model, optimizer)
-    state_key, order_key = jax.random.split(jax.random.key(config.seed))
+def single(plan: Plan) -> Programs:
+    """Makes the programs of one network on one device.
+
+    They are compiled ahead of time, so that compilation and training can be told apart, and kept by
+    what is static: a second run that differs in its seed or its learning rate compiles nothing.
+
+    Args:
+        plan: the run.
+    """
+    config, model = plan.config, plan.model
+    compiled = _compile(_static_settings(plan), _shapes(plan), _environment())
+    key = jax.random.key(config.seed)
     images, labels = jnp.asarray(plan.train.images), jnp.asarray(plan.train.labels)
+    learning_rate = jnp.float32(config.learning_rate)
+
+    def train(*arguments: Any) -> tuple[TrainState, Metrics]:
+        state, metrics, order, start, stop = arguments
+        return compiled.train(learning_rate, state, metrics, images, labels, order, start, stop)
+
+    def variables(state: TrainState) -> Variables:
+        if compiled.batch_stats is None:
+            return state.variables
+        # The statistics of the raw weights do not belong to the averaged ones.
+        fresh = compiled.batch_stats(state.variables, images, compiled.order(key, 0))
+        return {**state.variables, "batch_stats": fresh}
+
+    def evaluate(variables: Variables, split: Split) -> Metrics:
+        return measure_logits(predict_logits(model, variables, split.images), split.labels)
+
+    return Programs(
+        create_state=lambda: compiled.create_state(key),
+        draw_order=lambda epoch: compiled.order(key, epoch),
+        train=train,
+        variables=variables,
+        evaluate=evaluate,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shapes:
+    """What a program depends on beside the settings."""
+
+    count: int
+    image_shape: tuple[int, ...]
+    num_classes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _CompiledPrograms:
+    train: Compiled
+    create_state: Compiled
+    order: Compiled
+    batch_stats: Compiled | None
+
+
+def _shapes(plan: Plan) -> _Shapes:
+    info = plan.dataset.info
+    return _Shapes(len(plan.train), tuple(info.image_shape), info.num_classes)
+
+
+def _static_settings(plan: Plan) -> TrainConfig:
+    """Returns the settings without those that change no program."""
+    defaults = TrainConfig()
+    names = (
+        *("recipe", "dataset", "seed", "learning_rate"),
+        *("validation_fraction", "validation_seed", "patience"),
+    )
+    unused = {name: getattr(defaults, name) for name in names}
+    return plan.config.replace(**unused, steps=plan.steps)
+
+
+def _environment() -> tuple[Any, ...]:
+    """Returns what JAX compiles for."""
+    return jax.devices()[0], jax.config.read("jax_enable_x64")
+
+
+@functools.lru_cache(maxsize=8)
+def _compile(
+    config: TrainConfig, shapes: _Shapes, environment: tuple[Any, ...]
+) -> _CompiledPrograms:
+    """Compiles the programs of a run side by side."""
+    del environment  # It is part of the key alone.
+    assert config.steps is not None
+    steps = config.steps
+    model = build_model(config, shapes.num_classes)
+    images = jax.ShapeDtypeStruct((shapes.count, *shapes.image_shape), jnp.uint8)
+    labels = jax.ShapeDtypeStruct((shapes.count,), jnp.int32)
+    example = jnp.zeros((1, *shapes.image_shape), jnp.float32)
 
     def create_state(key: jax.Array) -> TrainState:
-        example = jnp.zeros((1, *images.shape[1:]))
-        return create_train_state(
-            model, optimizer, example, key=key, ema=config.ema_decay is not None
-        )
+        optimizer, ema = build_optimizer(config, steps), config.ema_decay is not None
+        return create_train_state(model, optimizer, example, key=key, ema=ema)
 
     def draw_order(key: jax.Array, epoch: jax.Array) -> jax.Array:
-        return epoch_order(key, epoch, len(images), config.batch_size)
+        return epoch_order(key, epoch, shapes.count, config.batch_size)
 
-    state = jax.eval_shape(create_state, state_key)
-    rows = jax.eval_shape(draw_order, order_key, 0)
-    test = make_chunks(plan.dataset.test)
-    validation = make_chunks(plan.validation) if plan.validation else []
-    epoch_fn = jax.jit(
-        make_epoch_fn(train_step), donate_argnums=(0, 1), compiler_options=compiler_options()
-    )
-    train, init, order, evaluation = _compile_at_once(
-        (epoch_fn, (state, Metrics.empty(info.num_classes), images, labels, rows, 0, 0)),
-        (jax.jit(create_state), (state_key,)),
-        (jax.jit(draw_order), (order_key, 0)),
-        (jitted_evaluation(model), (state.variables, *test[0])),
-    )
-    return Programs(
-        create_state=lambda: init(state_key),
-        draw_order=lambda epoch: order(order_key, epoch),
-        train=lambda state, metrics, order, start, stop: train(
-            state, metrics, images, labels, order, start, stop
-        ),
-        evaluate_validation=partial(evaluate_chunks, evaluation, chunks=validation)
-        if validation
-        else None,
-        evaluate_test=partial(evaluate_chunks, evaluation, chunks=test),
+    def train(learning_rate: jax.Array, *arguments: Any) -> tuple[TrainState, Metrics]:
+        optimizer = build_optimizer(config, steps, learning_rate=learning_rate)
+        return make_epoch_fn(build_train_step(config, model, optimizer))(*arguments)
+
+    key = jax.random.key(0)
+    state = jax.eval_shape(create_state, key)
+    order = jax.eval_shape(draw_order, key, 0)
+    epoch_fn = jax.jit(train, donate_argnums=(1, 2), compiler_options=compiler_options())
+    metrics = Metrics.empty(shapes.num_classes)
+    arguments = (jnp.float32(0), state, metrics, images, labels, order, 0, 0)
+    jobs: list[Callable[[], Any]] = [
+        _compiling(epoch_fn, *arguments),
+        _compiling(jax.jit(create_state), key),
+        _compiling(jax.jit(draw_order), key, 0),
+        lambda: _warm_up(model, state.variables, shapes),
+    ]
+    if config.ema_decay is not None and state.batch_stats:
+        rows = max(1, min(order.shape[0], _STATISTICS_IMAGES // config.batch_size))
+        jobs.append(_compiling(_statistics_program(model, rows), state.variables, images, order))
+    with ThreadPoolExecutor(len(jobs)) as pool:  # XLA leaves Python to the others.
+        results = list(pool.map(lambda job: job(), jobs))
+    train_program, create_program, order_program, _, *statistics = results
+    return _CompiledPrograms(
+        train_program, create_program, order_program, statistics[0] if statistics else None
     )
 
 
-def _compile_at_once(*programs: tuple[jax.stages.Wrapped, tuple[Any, ...]]) -> list[Compiled]:
-    """Compiles `(jitted, arguments)` pairs side by side: XLA leaves Python to the others."""
-    with ThreadPoolExecutor(len(programs)) as pool:
-        lowered = [jitted.lower(*arguments) for jitted, arguments in programs]
-        return list(pool.map(lambda program: program.compile(), lowered))
+def _compiling(jitted: jax.stages.Wrapped, *arguments: Any) -> Callable[[], Compiled]:
+    """Traces now, in this thread; what is returned compiles."""
+    return jitted.lower(*arguments).compile
+
+
+def _statistics_program(model: Model, rows: int) -> jax.stages.Wrapped:
+    """Returns `(variables, images, order) -> batch_stats` over the first rows of an order."""
+    batch_stats_fn = make_batch_stats_fn(model)
+    return jax.jit(
+        lambda variables, images, order: batch_stats_fn(variables, images, order[:rows]),
+        compiler_options=compiler_options(),
+    )
+
+
+def _warm_up(model: Model, variables: Variables, shapes: _Shapes) -> None:
+    """Fills the caches that evaluation uses, those of `jit`: `predict` finds them there, too."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
+    images = jax.device_put(np.zeros((EVAL_BATCH_SIZE, *shapes.image_shape), np.uint8))
+    logits = logits_program(model)(zeros, images)
+    labels = np.zeros(EVAL_BATCH_SIZE, np.int32)
+    measure_logits(jax.device_get(logits), labels)

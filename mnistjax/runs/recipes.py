@@ -79,7 +79,7 @@ _ALL = (
     ),
     _recipe(
         "cnn-bn",
-        "Conv 32, 64, 128, 3x3, with batch normalisation, Dense 128 and 64 with dropout; Adam",
+        "Conv 32, 64, 128, 3x3, with batch normalization, Dense 128 and 64 with dropout; Adam",
         99.27,
         "test",
         epochs=10,

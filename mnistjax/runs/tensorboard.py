@@ -1,4 +1,4 @@
-"""The figures of a run as TensorBoard reads them, behind the extra `tensorboard`."""
+"""The metrics of a run as TensorBoard reads them, behind the extra `tensorboard`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 from mnistjax.errors import ConfigError, RunError
 from mnistjax.runs.callbacks import Callback, Row
 from mnistjax.runs.directory import CONFIG
+from mnistjax.runs.trained import FitResult
 
 # Old enough to cost nothing, young enough to be watched.
 _FLUSH_SECONDS = 2
 
 
 class TensorBoard(Callback):
-    """Writes event files for TensorBoard beside `metrics.jsonl`, with the same figures.
+    """Writes event files for TensorBoard beside `metrics.jsonl`, with the same metrics.
 
     Scalars by update: `loss/train`, `accuracy/train`, `loss/validation`, `accuracy/validation` and
     `images_per_second` after each epoch, `loss/test` and `accuracy/test` at the end. Texts: `run`,
@@ -68,14 +69,14 @@ class TensorBoard(Callback):
             self._writer.add_text("config", f"```json\n{config}```", 0)
 
     def on_epoch(self, row: Row) -> None:
-        """Writes the figures of an epoch."""
-        self._add_figures(row, "train", row["step"])
-        self._add_figures(row, "validation", row["step"])
+        """Writes the metrics of an epoch."""
+        self._add_metrics(row, "train", row["step"])
+        self._add_metrics(row, "validation", row["step"])
         self._writer.add_scalar("images_per_second", row["images_per_second"], row["step"])
 
-    def on_end(self, result: Row) -> None:
-        """Writes the figures of the test images."""
-        self._add_figures(result, "test", result["steps"])
+    def on_end(self, fitted: FitResult) -> None:
+        """Writes the metrics of the test images."""
+        self._add_metrics(fitted.result, "test", fitted.result["steps"])
 
     def close(self) -> None:
         """Writes what is still waiting, and closes the file."""
@@ -83,7 +84,7 @@ class TensorBoard(Callback):
             self._writer.close()
             self._writer = None
 
-    def _add_figures(self, row: Row, split: str, step: int) -> None:
+    def _add_metrics(self, row: Row, split: str, step: int) -> None:
         for name in ("loss", "accuracy"):
             value = row[f"{split}_{name}"]
             if value is not None:  # None: there are no validation images.

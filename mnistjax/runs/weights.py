@@ -19,47 +19,30 @@ from mnistjax.errors import RunError, RunNotFoundError
 from mnistjax.models import Model, Variables
 from mnistjax.runs.build import build_model
 from mnistjax.runs.config import TrainConfig
-from mnistjax.runs.directory import WEIGHTS
+from mnistjax.runs.directory import RESULT, WEIGHTS, read_metrics, read_result
+from mnistjax.runs.trained import TrainedModel
 
 _FORMAT = "mnistjax-1"
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainedModel:
-    """A network with its weights, as read from disk.
-
-    Attributes:
-        model: the network.
-        variables: its parameters and running statistics.
-        config: the settings that it was trained with.
-        info: the data set that it was trained on.
-    """
-
-    model: Model
-    variables: Variables
-    config: TrainConfig
-    info: DatasetInfo
-
-
-def save_weights(
-    path: str | os.PathLike[str], variables: Variables, config: TrainConfig, info: DatasetInfo
-) -> None:
+def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
     """Writes weights, configuration and data set description to one file, whole or not at all.
 
     Args:
         path: the file, by custom `weights.safetensors`.
-        variables: what `TrainState.variables` gives.
-        config: the settings of the run.
-        info: the data set of the run.
+        trained: the network.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     from safetensors.numpy import save
 
-    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
+    leaves = jax.tree_util.tree_flatten_with_path(trained.variables)[0]
     tensors = {_name(key_path): np.asarray(leaf) for key_path, leaf in leaves}
     metadata = {
         "format": _FORMAT,
-        "config": config.to_json(),
-        "dataset": json.dumps(dataclasses.asdict(info)),
+        "config": trained.config.to_json(),
+        "dataset": json.dumps(dataclasses.asdict(trained.info)),
     }
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, metadata))
@@ -70,6 +53,9 @@ def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
 
     Args:
         path: the file, or the run directory that holds it as `weights.safetensors`.
+
+    Returns:
+        The network, without the result and the history of its run.
 
     Raises:
         RunNotFoundError: there is no such file.
@@ -89,8 +75,29 @@ def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
         info = _info_from_json(metadata["dataset"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"the description in {file} cannot be used: {error}") from error
-    model = build_model(config, info)
-    return TrainedModel(model, _fit_to(model, info, tensors, file), config, info)
+    model = build_model(config, info.num_classes)
+    return TrainedModel(model, _fit_to(model, info, tensors, file), info, config)
+
+
+def load_run(run: str | os.PathLike[str]) -> TrainedModel:
+    """Reads the network of a run, with its result and history where the run is finished.
+
+    Args:
+        run: the run directory, or a weights file, of which neither is known.
+
+    Returns:
+        The network, as `fit(...).trained` was.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        RunError: a file of it is damaged.
+    """
+    trained = load_weights(run)
+    directory = Path(run)
+    if not (directory / RESULT).is_file():
+        return trained
+    result, history = read_result(directory), tuple(read_metrics(directory))
+    return dataclasses.replace(trained, result=result, history=history)
 
 
 def _read(file: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:

@@ -10,22 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnistjax import (
-    MODELS,
-    OPTIMIZERS,
-    RECIPES,
-    SCHEDULES,
-    ConfigError,
-    TrainConfig,
-    UnknownNameError,
-    get_recipe,
-)
+from mnistjax import TrainConfig, get_recipe
+from mnistjax.errors import ConfigError, UnknownNameError
+from mnistjax.models import MODELS
+from mnistjax.runs import RECIPES
+from mnistjax.training import OPTIMIZERS, SCHEDULES
 
 BELOW_ONE = "in [0, 1)"
 PIXELS = "from 0 to 28 pixels"
 # Setting, what its error says, values that are just allowed, values that are just not.
 BOUNDS = [
-    ("epochs", "positive and at most 1,000,000", [1e-3, 1e6], [0, -1, 1e6 + 1]),
+    ("epochs", "positive, at most 1,000,000", [1e-3, 1e6], [0, -1, 1e6 + 1]),
     ("steps", "from 1 to 2^31 - 1", [1, 2**31 - 1], [0, -1, 2**31]),
     ("batch_size", "at least 1", [1, 10**6], [0, -1]),
     ("seed", "from 0 to 2^32 - 1", [0, 2**32 - 1], [-1, 2**32]),
@@ -44,10 +39,11 @@ BOUNDS = [
     ("cutout", PIXELS, [0, 28], [-1, 29]),
     ("elastic", PIXELS, [0, 28], [-0.1, 28.1]),
     ("validation_fraction", BELOW_ONE, [0, 0.999], [-0.1, 1]),
+    ("validation_seed", "from 0 to 2^32 - 1", [0, 2**32 - 1], [-1, 2**32]),
     ("patience", "at least 1", [1, 10**6], [0]),
 ]
 NUMBERS = [name for name, *_ in BOUNDS]
-INTEGERS = ["steps", "batch_size", "seed", "shift", "cutout", "patience"]
+INTEGERS = ["steps", "batch_size", "seed", "shift", "cutout", "validation_seed", "patience"]
 # The optimizer that takes a setting, where it is not the default's.
 NEEDS = {"momentum": {"optimizer": "momentum"}}
 

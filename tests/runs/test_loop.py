@@ -2,54 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_runs import CONFIG, Recorder, dataset
 
 import mnistjax
-from mnistjax import (
-    ConfigError,
-    Dataset,
-    DatasetInfo,
-    NonFiniteLossError,
-    RunError,
-    Split,
-    TrainConfig,
-    evaluate,
-    load_dataset,
-    load_weights,
-    read_result,
-)
-from mnistjax.runs import fit
+from mnistjax import Dataset, DatasetInfo, Split, TrainConfig, evaluate, fit, load_dataset, load_run
+from mnistjax.data import split_validation
+from mnistjax.errors import ConfigError, DataFormatError, NonFiniteLossError, RunError
+from mnistjax.runs import RECIPES, read_result
+from mnistjax.runs.plan import make_plan
 
-RUN_FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors"}
+RUN_FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors", ".lock"}
 PROMISED = {
     *("recipe", "dataset", "source", "seed", "epochs", "steps", "parameters", "train_accuracy"),
     *("validation_accuracy", "test_accuracy", "test_loss", "test_count", "compile_seconds"),
     *("train_seconds", "total_seconds", "images_per_second", "device", "device_count", "versions"),
 }
-CONFIG = TrainConfig(model="mlp", epochs=3, batch_size=32, learning_rate=3e-3)
-
-
-def squares(count, seed):
-    """12x12 images with a bright square, whose corner of the image is the class."""
-    rng = np.random.default_rng(seed)
-    images = rng.integers(0, 60, (count, 12, 12, 1), dtype=np.uint8)
-    labels = np.arange(count, dtype=np.int32) % 4
-    for image, label in zip(images, labels, strict=True):
-        row, column = rng.integers(0, 3, 2) + 6 * np.array(divmod(label, 2))
-        image[row : row + 3, column : column + 3] = rng.integers(150, 256)
-    return Split(images, labels)
-
-
-@functools.cache
-def dataset():
-    info = DatasetInfo("squares", 4, image_shape=(12, 12, 1))
-    return Dataset(squares(203, 0), squares(77, 1), info, "drawn by a test")
 
 
 @pytest.fixture(scope="module")
@@ -59,38 +32,10 @@ def run(tmp_path_factory):
     return fit(CONFIG, dataset(), workdir=workdir)
 
 
-class Recorder(mnistjax.Callback):
-    def __init__(self, calls=None, name="", fails_at=None):
-        self.calls = [] if calls is None else calls
-        self.name = name
-        self.fails_at = fails_at
-
-    def note(self, hook, value=None):
-        self.calls.append((self.name, hook, value))
-        if hook == self.fails_at:
-            raise KeyboardInterrupt
-
-    def on_start(self, run):
-        self.note("start", run)
-
-    def on_compiled(self, seconds):
-        self.note("compiled", seconds)
-
-    def on_steps(self, step):
-        self.note("steps", step)
-
-    def on_epoch(self, row):
-        self.note("epoch", row)
-
-    def on_end(self, result):
-        self.note("end", result)
-
-    def close(self):
-        self.note("close")
-
-
-def manual_accuracy(model, variables, split):
-    logits, _ = model.apply(variables, mnistjax.scale_pixels(jnp.asarray(split.images)))
+def manual_accuracy(trained, split):
+    logits, _ = trained.model.apply(
+        trained.variables, mnistjax.scale_pixels(jnp.asarray(split.images))
+    )
     return np.mean(np.argmax(logits, -1) == split.labels)
 
 
@@ -126,35 +71,68 @@ def test_the_result_has_every_promised_key_with_a_sensible_value(run):
     assert set(result["versions"]) >= {"python", "mnistjax", "jax", "jaxlib", "flax", "optax"}
 
 
-def test_the_history_has_a_row_an_epoch(run):
+def test_the_history_has_a_row_per_epoch(run):
     assert [row["epoch"] for row in run.history] == [1.0, 2.0, 3.0]
     assert all(row["images_per_second"] > 0 for row in run.history)
 
 
 def test_the_test_accuracy_is_that_of_the_saved_weights_and_of_counting_by_hand(run):
-    trained = load_weights(run.workdir)
-    figures = evaluate(trained.model, trained.variables, dataset().test).compute()
-    assert float(figures["accuracy"]) == run.result["test_accuracy"]
-    assert float(figures["loss"]) == pytest.approx(run.result["test_loss"], rel=1e-5)
-    by_hand = manual_accuracy(run.model, run.state.variables, dataset().test)
-    assert run.result["test_accuracy"] == pytest.approx(by_hand)
+    trained = load_run(run.workdir)
+    metrics = evaluate(trained, dataset().test)
+    assert metrics.summary()["accuracy"] == run.result["test_accuracy"]
+    assert metrics.summary()["loss"] == run.result["test_loss"]
+    # Count over count, in double precision.
+    assert run.result["test_accuracy"] == int(metrics.correct) / 77
+    assert run.result["test_accuracy"] == manual_accuracy(run.trained, dataset().test)
     assert trained.config == CONFIG
+    assert (trained.result, list(trained.history)) == (run.result, run.history)
 
 
-@pytest.mark.parametrize("batch_size", [1, 10, 76, 77, 78, 500])
+@pytest.mark.parametrize("batch_size", [10, 77, 78])
 def test_evaluate_counts_every_image_once_at_any_batch_size(run, batch_size):
     split = dataset().test
-    metrics = evaluate(run.model, run.state.variables, split, batch_size=batch_size)
+    metrics = evaluate(run.trained, split, batch_size=batch_size)
     assert metrics.count == 77
     np.testing.assert_array_equal(metrics.confusion.sum(1), np.bincount(split.labels))
-    whole = evaluate(run.model, run.state.variables, split)
+    whole = evaluate(run.trained, split)
     np.testing.assert_array_equal(metrics.confusion, whole.confusion)
     np.testing.assert_allclose(metrics.loss_sum, whole.loss_sum, rtol=1e-5)
 
 
 def test_evaluate_refuses_an_empty_batch(run):
-    with pytest.raises(ConfigError, match="must be >= 1"):
-        evaluate(run.model, run.state.variables, dataset().test, batch_size=0)
+    with pytest.raises(ConfigError, match="must be at least 1, found 0"):
+        evaluate(run.trained, dataset().test, batch_size=0)
+
+
+def test_labels_of_a_class_that_the_network_lacks_are_refused(run):
+    split = dataset().test
+    other = Split(split.images, np.where(np.arange(77) == 5, 4, split.labels).astype(np.int32))
+    with pytest.raises(DataFormatError, match=r"labels from 0 to 3, found 4 at index 5"):
+        evaluate(run.trained, other)
+
+
+def test_images_of_another_shape_or_range_are_refused(run):
+    for images in (np.zeros((2, 8, 8, 1), np.uint8), np.full((2, 12, 12, 1), 255.0)):
+        with pytest.raises(DataFormatError, match=r"expected (images|pixels)"):
+            mnistjax.predict_logits(run.trained, images)
+
+
+def test_logits_of_no_image_have_the_shape_of_logits(run):
+    assert mnistjax.predict_logits(run.trained, dataset().test.images[:0]).shape == (0, 4)
+
+
+def test_a_second_fit_with_another_seed_and_learning_rate_compiles_nothing(run, caplog):
+    with jax.log_compiles():
+        other = fit(CONFIG.replace(seed=7, learning_rate=1e-3, recipe="other"), dataset())
+    assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
+    assert (other.state.params["Dense_0"]["bias"] != run.state.params["Dense_0"]["bias"]).any()
+
+
+def test_runs_over_several_seeds_are_validated_on_the_same_images():
+    plans = [make_plan(CONFIG.replace(seed=seed), dataset()) for seed in (0, 1)]
+    np.testing.assert_array_equal(plans[0].validation.images, plans[1].validation.images)
+    moved = make_plan(CONFIG.replace(validation_seed=1), dataset())
+    assert (plans[0].validation.images != moved.validation.images).any()
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(run):
@@ -195,20 +173,22 @@ def test_early_stopping_returns_the_weights_of_the_best_epoch(tmp_path):
     assert result.state.step == result.result["steps"] == result.history[best]["step"]
     assert result.result["validation_accuracy"] == accuracies[best]
     assert result.result["epochs"] == best + 1
-    _, validation = mnistjax.split_validation(dataset().train, 0.1, seed=0)
-    trained = load_weights(tmp_path)
-    figures = evaluate(trained.model, trained.variables, validation).compute()
-    assert float(figures["accuracy"]) == accuracies[best]
+    _, validation = split_validation(dataset().train, 0.1, seed=0)
+    assert evaluate(load_run(tmp_path), validation).summary()["accuracy"] == accuracies[best]
 
 
-def test_the_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
-    result = fit(CONFIG.replace(ema_decay=0.9), dataset(), workdir=tmp_path)
-    averaged = result.state.ema_params
-    assert (averaged["Dense_0"]["kernel"] != result.state.params["Dense_0"]["kernel"]).any()
-    saved = load_weights(tmp_path).variables
-    jax.tree.map(np.testing.assert_array_equal, saved["params"], averaged)
-    by_hand = manual_accuracy(result.model, saved, dataset().test)
-    assert result.result["test_accuracy"] == pytest.approx(by_hand)
+def test_the_averaged_weights_with_statistics_of_their_own_are_evaluated_and_saved(tmp_path):
+    config = CONFIG.replace(model="tiny", ema_decay=0.9, epochs=2)
+    fitted = fit(config, dataset(), workdir=tmp_path)
+    averaged, variables = fitted.state.ema_params, fitted.trained.variables
+    assert (averaged["Dense_0"]["kernel"] != fitted.state.params["Dense_0"]["kernel"]).any()
+    saved = load_run(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, saved.variables, variables)
+    jax.tree.map(np.testing.assert_array_equal, saved.variables["params"], averaged)
+    raw = jax.tree.leaves(fitted.state.batch_stats)
+    fresh = jax.tree.leaves(variables["batch_stats"])
+    assert all((one != other).any() for one, other in zip(raw, fresh, strict=True))
+    assert fitted.result["test_accuracy"] == manual_accuracy(saved, dataset().test)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +204,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(tmp_path, lengt
         NonFiniteLossError, match=r"loss .* became (nan|inf): a learning rate below 1e\+38"
     ):
         fit(config, dataset(), workdir=tmp_path, callbacks=[recorder])
-    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "metrics.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "metrics.jsonl", ".lock"}
     assert recorder.calls[-1][1] == "close"
     with pytest.raises(RunError, match=r"expected a finished run, found no result\.json"):
         read_result(tmp_path)
@@ -294,42 +274,6 @@ def test_settings_that_name_another_data_set_are_refused():
         fit(CONFIG.replace(dataset="mnist"), dataset())
 
 
-def test_callbacks_are_called_in_order(run):
-    calls = []
-    result = fit(CONFIG, dataset(), callbacks=[Recorder(calls, "a"), Recorder(calls, "b")])
-    assert calls[::2] == [("a", hook, value) for _, hook, value in calls[1::2]]
-    hooks = [hook for name, hook, _ in calls if name == "a"]
-    phases = [hook for hook in hooks if hook != "steps"]
-    assert phases == ["start", "compiled", "epoch", "epoch", "epoch", "end", "close"]
-    values = {
-        hook: [value for name, h, value in calls if (name, h) == ("a", hook)] for hook in hooks
-    }
-    assert values["steps"] == sorted(values["steps"])
-    assert values["steps"][-1] == result.result["steps"]
-    assert values["epoch"] == result.history
-    assert values["end"] == [result.result]
-    assert (
-        values["start"][0].items() >= {"model": "mlp", "train_count": 182, "workdir": None}.items()
-    )
-
-
-@pytest.mark.parametrize("hook", ["start", "compiled", "steps", "epoch", "end"])
-def test_callbacks_are_closed_when_the_run_breaks_off(hook):
-    calls = []
-    callbacks = [Recorder(calls, "a", fails_at=hook), Recorder(calls, "b"), mnistjax.ProgressBar()]
-    with pytest.raises(KeyboardInterrupt):
-        fit(CONFIG, dataset(), callbacks=callbacks)
-    assert [(name, hook) for name, hook, _ in calls[-2:]] == [("a", "close"), ("b", "close")]
-
-
-def test_the_progress_bar_says_what_is_trained_and_how_well(capsys):
-    result = fit(CONFIG, dataset(), callbacks=[mnistjax.ProgressBar()])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "dataset  squares (drawn by a test)"
-    assert sum(line.startswith("epoch ") for line in lines) == 3
-    assert f"test accuracy {result.result['test_accuracy']:.2%} on all 77 images" in lines[-1]
-
-
 def test_the_embedded_digits_are_learned():
     result = fit(CONFIG.replace(epochs=8), load_dataset("digits"))
     assert result.result["test_accuracy"] >= 0.95
@@ -340,4 +284,4 @@ def test_a_recipe_reaches_its_accuracy_on_the_real_images(mnist_dir):
     data = load_dataset("mnist", data_dir=mnist_dir, download=False)
     result = fit(mnistjax.get_recipe("speed"), data).result
     assert result["test_count"] == 10_000
-    assert result["test_accuracy"] >= mnistjax.RECIPES["speed"].target / 100
+    assert result["test_accuracy"] >= RECIPES["speed"].target / 100

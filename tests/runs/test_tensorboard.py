@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import mnistjax
-from mnistjax import ConfigError, RunError, TensorBoard, TrainConfig, cli
+from mnistjax import TensorBoard, TrainConfig, cli
+from mnistjax.errors import ConfigError, RunError
 
 pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
 
@@ -67,9 +68,7 @@ def expected_scalars(fitted: mnistjax.FitResult) -> dict[tuple[str, int], float]
 def test_the_event_file_holds_the_history(tmp_path, validation_fraction):
     config = CONFIG.replace(validation_fraction=validation_fraction)
     dataset = mnistjax.load_dataset("digits")
-    fitted = mnistjax.fit(
-        config, dataset, workdir=tmp_path, report=False, callbacks=[TensorBoard()]
-    )
+    fitted = mnistjax.fit(config, dataset, workdir=tmp_path, callbacks=[TensorBoard()])
     found = scalars(tmp_path / "tensorboard")
     assert found == expected_scalars(fitted)
     assert len(found) == (12 if validation_fraction else 8)
@@ -82,7 +81,6 @@ def test_the_texts_say_what_was_run(tmp_path):
         CONFIG,
         mnistjax.load_dataset("digits"),
         workdir=tmp_path,
-        report=False,
         callbacks=[TensorBoard()],
     )
     found = texts(tmp_path / "tensorboard")
@@ -110,7 +108,6 @@ def test_a_second_run_in_the_same_folder_hides_the_first(tmp_path):
             dataset,
             workdir=tmp_path,
             overwrite=True,
-            report=False,
             callbacks=[TensorBoard()],
         )
     starts = [event for event in read_events(tmp_path / "tensorboard") if event.session_log.status]

@@ -21,15 +21,15 @@ from safetensors.numpy import save, save_file
 
 from mnistjax import (
     DatasetInfo,
-    RunError,
-    RunNotFoundError,
     TrainConfig,
+    TrainedModel,
     create_model,
     load_weights,
-    read_result,
     save_weights,
 )
 from mnistjax.atomic import atomic_path, write_text_atomically
+from mnistjax.errors import RunError, RunNotFoundError
+from mnistjax.runs import read_result
 
 INFO = DatasetInfo("squares", 3, ("a", "b", "c"), image_shape=(12, 12, 1))
 CONFIG = TrainConfig(model="tiny", epochs=2, learning_rate=0.01)
@@ -42,10 +42,14 @@ def variables():
     return jax.tree.map(lambda leaf: leaf + 0.5, drawn)
 
 
+def trained():
+    return TrainedModel(create_model("tiny", num_classes=3), variables(), INFO, CONFIG)
+
+
 @pytest.fixture
 def saved(tmp_path):
     path = tmp_path / "run" / "weights.safetensors"
-    save_weights(path, variables(), CONFIG, INFO)
+    save_weights(path, trained())
     return path
 
 
@@ -193,7 +197,7 @@ def test_what_fails_while_saving_leaves_the_old_file(saved, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
-        save_weights(saved, variables(), CONFIG, INFO)
+        save_weights(saved, trained())
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["weights.safetensors"]
 

@@ -1,0 +1,91 @@
+"""What is known of a run: before it starts, and when it has come to its end."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from mnistjax.runs.plan import Plan
+from mnistjax.training import Metrics, TrainState
+
+_PACKAGES = ("mnistjax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """Returns what is known of a run before it starts.
+
+    Args:
+        plan: the run.
+    """
+    device = jax.devices()[0]
+    cores = f"cpu, {os.cpu_count()} cores"
+    return {
+        "recipe": plan.config.recipe,
+        "model": plan.config.model,
+        "parameters": plan.parameters,
+        "dataset": plan.dataset.info.name,
+        "source": plan.dataset.source,
+        "seed": plan.config.seed,
+        "train_count": len(plan.train),
+        "validation_count": len(plan.validation) if plan.validation else 0,
+        "test_count": len(plan.dataset.test),
+        "batch_size": plan.config.batch_size,
+        "steps": plan.steps,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "device": cores if device.platform == "cpu" else device.device_kind,
+        "device_count": 1,
+    }
+
+
+def describe_result(
+    plan: Plan, state: TrainState, history: Sequence[Mapping[str, Any]], test: Metrics
+) -> dict[str, Any]:
+    """Returns what a run reached.
+
+    Args:
+        plan: the run.
+        state: the state that is kept.
+        history: a row per epoch.
+        test: the metrics of the test images.
+
+    Returns:
+        The content of `result.json`, but for the seconds of compilation and of the whole run;
+        `train_accuracy` is the running one of the last epoch.
+    """
+    kept = next(row for row in history if row["step"] == int(state.step))
+    train_seconds = sum(row["train_seconds"] for row in history)
+    images = sum(row["images_per_second"] * row["train_seconds"] for row in history)
+    return {
+        **describe_plan(plan),
+        "versions": package_versions(),
+        "epochs": kept["epoch"],
+        "steps": int(state.step),
+        "train_accuracy": kept["train_accuracy"],
+        "train_loss": kept["train_loss"],
+        "validation_accuracy": kept["validation_accuracy"],
+        "validation_loss": kept["validation_loss"],
+        **prefix_metrics("test", test),
+        "train_seconds": train_seconds,
+        "images_per_second": images / train_seconds,
+    }
+
+
+def prefix_metrics(split: str, metrics: Metrics) -> dict[str, float]:
+    """Returns `{split}_loss` and `{split}_accuracy`, in double precision.
+
+    Args:
+        split: "train", "validation" or "test".
+        metrics: its metrics.
+    """
+    return {f"{split}_{name}": value for name, value in metrics.summary().items()}
+
+
+def package_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide what a run computes."""
+    versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **versions}
