@@ -1,8 +1,7 @@
-"""What the probabilities of a split say: accuracy, classes, confusions, calibration, mistakes."""
+"""What the logits of labeled images say: accuracy, classes, confusions, calibration, mistakes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,43 +9,24 @@ import numpy as np
 
 from mnistjax.data import Dataset, DatasetInfo
 from mnistjax.errors import DataFormatError
+from mnistjax.evaluation.label_errors import find_label_errors
+from mnistjax.evaluation.significance import CONFIDENCE_LEVEL
+from mnistjax.runs import TrainedModel, check_same_kind, predict_logits
+from mnistjax.training import EVAL_BATCH_SIZE, measure_logits
 
-CONFIDENCE_LEVEL = 0.95
 _BINS = 15
-_MOST_CONFUSED = 10
-
-# The labels of these fifteen MNIST test images are wrong. Where they stand depends on who stored
-# them, so they are known by their pixels (BLAKE2b of 8 bytes) and by the wrong label. In the order
-# of the published files they are 947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651,
-# 6783, 8527, 9679 and 9729.
-_WRONG_LABELS = {
-    "722e10298f8f6058": 8,
-    "9e1c37f551a0d643": 0,
-    "c234624e207c6060": 9,
-    "41d44249f4b3e5f2": 4,
-    "424165476d327b61": 2,
-    "73b937c2ca91130d": 5,
-    "ca0e2308c5a9219e": 6,
-    "a143c3a954061749": 6,
-    "aab74a2194423b17": 5,
-    "1750337f6e41d9bb": 5,
-    "df3f688f1e0964bd": 0,
-    "b37f46e34381cb7e": 1,
-    "491c6f19471809b1": 4,
-    "ef39e0a01083b09d": 6,
-    "052ec55ea3f71589": 5,
-}
+_MAX_CONFUSIONS = 10
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """How well one class is recognised; a quotient without a denominator counts as 0.
+class ClassMetrics:
+    """How well one class is recognized; a quotient without a denominator counts as 0.
 
     Attributes:
         name: name of the class.
-        precision: share of its predictions that are right.
-        recall: share of its images that are predicted so.
-        f1: harmonic mean of the two.
+        precision: share of its predictions that are right, TP / (TP + FP).
+        recall: share of its images that are predicted so, TP / (TP + FN).
+        f1: harmonic mean of the two, 2 TP / (2 TP + FP + FN).
         support: number of its images.
     """
 
@@ -59,7 +39,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Confusion:
-    """A pair of classes that were taken for each other.
+    """Images of one class that were taken for another.
 
     Attributes:
         true: index of the true class.
@@ -74,14 +54,17 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Whether confidence is deserved: a reliability curve over B equal bins (Guo et al., 2017).
+    """How far confidence agrees with accuracy: a reliability curve over B equal bins.
+
+    The expected calibration error is the sum over the bins of n_b / N |accuracy_b - confidence_b|
+    (Guo et al., 2017, https://arxiv.org/abs/1706.04599).
 
     Attributes:
-        edges: float64 [B + 1], from 0 to 1; a bin holds its upper edge.
-        counts: int64 [B], images a bin.
-        confidence: float64 [B], mean probability of the predicted class; NaN where no image is.
-        accuracy: float64 [B], share of right predictions; NaN where no image is.
-        ece: expected calibration error: mean of |accuracy - confidence|, weighted by the counts.
+        edges: float64 [B + 1], from 0 to 1; a bin includes its upper edge.
+        counts: int64 [B], images per bin, n_b.
+        confidence: float64 [B], mean probability of the predicted class; NaN in an empty bin.
+        accuracy: float64 [B], share of right predictions; NaN in an empty bin.
+        ece: the expected calibration error.
     """
 
     edges: np.ndarray
@@ -93,45 +76,42 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Everything that the probabilities of N labelled images say of a network.
+    """Everything that the logits of N labeled images say about a network.
 
     Attributes:
         class_names: a name for each of the K classes.
         labels: int32 [N].
-        probabilities: float32 [N, K].
+        probabilities: float32 [N, K], the softmax of the logits.
+        predictions: int64 [N], the class of the largest logit of each image.
         accuracy: share of right predictions.
         interval: its 95 % confidence interval (Wilson's score interval).
         loss: mean cross-entropy in nats.
         confusion: int64 [K, K], images by true class (row) and predicted class (column).
-        classes: the figures of each class.
-        most_confused: at most ten pairs of classes, the most frequent first.
+        classes: the metrics of each class.
+        top_confusions: at most ten pairs of classes, the most frequent first.
         calibration: the reliability curve.
-        clean_accuracy: accuracy without the images whose labels are known to be wrong, or None
-            where none are known.
-        clean_count: number of those images that are left, or None.
+        accuracy_without_label_errors: accuracy without the images whose labels are known to be
+            wrong; None where there are none, or no others.
+        count_without_label_errors: number of the images that are left, or None.
     """
 
     class_names: tuple[str, ...]
     labels: np.ndarray
     probabilities: np.ndarray
+    predictions: np.ndarray
     accuracy: float
     interval: tuple[float, float]
     loss: float
     confusion: np.ndarray
-    classes: tuple[ClassFigures, ...]
-    most_confused: tuple[Confusion, ...]
+    classes: tuple[ClassMetrics, ...]
+    top_confusions: tuple[Confusion, ...]
     calibration: Calibration
-    clean_accuracy: float | None
-    clean_count: int | None
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """The most probable class of each image, int64 [N]."""
-        return np.argmax(self.probabilities, -1)
+    accuracy_without_label_errors: float | None
+    count_without_label_errors: int | None
 
     @property
     def confidences(self) -> np.ndarray:
-        """The probability of that class, float32 [N]."""
+        """The probability of the predicted class, float32 [N]."""
         return np.max(self.probabilities, -1)
 
     @property
@@ -141,69 +121,133 @@ class Analysis:
         return wrong[np.argsort(-self.confidences[wrong], kind="stable")]
 
 
-def analyse(
-    probabilities: np.ndarray,
+def analyze(
+    trained: TrainedModel, dataset: Dataset, *, batch_size: int = EVAL_BATCH_SIZE
+) -> Analysis:
+    """Analyzes a network on all test images of a data set.
+
+    Accuracy, loss and confusion matrix are exactly those of `evaluate(trained, dataset.test)`.
+
+    Args:
+        trained: the network.
+        dataset: the data set; it may be another one of the same kind as the network was trained on.
+        batch_size: images per call of the compiled program.
+
+    Returns:
+        All metrics; label errors of MNIST are found and counted apart.
+
+    Raises:
+        ConfigError: the data set has other classes, or images of another shape, than the network;
+            or `batch_size` is less than 1.
+        DataFormatError: the network gives a logit that is not finite.
+
+    >>> import mnistjax
+    >>> digits = mnistjax.load_dataset("digits")
+    >>> fitted = mnistjax.fit(mnistjax.get_recipe("softmax").replace(steps=5), digits)
+    >>> analyze(fitted.trained, digits).accuracy == fitted.result["test_accuracy"]
+    True
+    """
+    check_same_kind(trained, dataset.info)
+    logits = predict_logits(trained, dataset.test.images, batch_size=batch_size)
+    labels, errors = dataset.test.labels, find_label_errors(dataset)
+    return analyze_logits(logits, labels, dataset.info, label_errors=errors)
+
+
+def analyze_logits(
+    logits: np.ndarray,
     labels: np.ndarray,
     info: DatasetInfo,
     *,
-    known_wrong: Sequence[int] = (),
+    label_errors: Sequence[int] = (),
 ) -> Analysis:
-    """Works out every figure of a network on labelled images.
+    """Analyzes logits of labeled images.
 
     Args:
-        probabilities: float [N, K], as `predict_probabilities` gives them; N is at least 1.
+        logits: float [N, K], as `predict_logits` gives them; N is at least 1.
         labels: int [N], 0 to K - 1.
         info: the data set, for the K names of its classes.
-        known_wrong: indices of images whose labels are known to be wrong, as
-            `known_wrong_labels` finds them.
+        label_errors: indices of images whose labels are known to be wrong, as `find_label_errors`
+            finds them.
+
+    Returns:
+        All metrics.
 
     Raises:
-        DataFormatError: the arrays do not belong together, or hold no image.
+        DataFormatError: the arrays do not belong together, hold no image, or a value that is not
+            finite.
+
+    >>> info = DatasetInfo("pets", 2, ("cat", "dog"))
+    >>> logits = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    >>> analysis = analyze_logits(logits, np.array([0, 1, 1]), info)
+    >>> analysis.confusion.tolist(), analysis.mistakes.tolist()
+    ([[1, 0], [1, 1]], [1])
     """
-    _check(probabilities, labels, info)
-    predictions = np.argmax(probabilities, -1)
+    from scipy.special import softmax
+
+    _check(logits, labels, info)
+    # The dtypes of the compiled program, so that there is one argmax.
+    logits, labels = np.asarray(logits, np.float32), np.asarray(labels, np.int32)
+    metrics = measure_logits(logits, labels)
+    summary = metrics.summary()
+    probabilities = softmax(logits.astype(np.float64), -1)
+    predictions = np.argmax(logits, -1)
     correct = predictions == labels
-    clean = np.delete(correct, known_wrong)
-    confusion = _confusion_matrix(labels, predictions, info.num_classes)
-    # Where logits lie 88 apart a float32 probability is 0, and its logarithm infinite.
-    truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    loss = -np.mean(np.log(np.maximum(truth, np.finfo(np.float32).tiny)))
+    kept = np.delete(correct, label_errors)
+    apart = bool(len(label_errors)) and bool(len(kept))
+    confusion = np.asarray(metrics.confusion, np.int64)
     return Analysis(
         class_names=info.class_names,
-        labels=np.asarray(labels, np.int32),
-        probabilities=np.asarray(probabilities, np.float32),
-        accuracy=float(correct.mean()),
+        labels=labels,
+        probabilities=probabilities.astype(np.float32),
+        predictions=predictions,
+        accuracy=summary["accuracy"],
         interval=wilson_interval(int(correct.sum()), len(correct)),
-        loss=float(loss),
+        loss=summary["loss"],
         confusion=confusion,
-        classes=_class_figures(labels, predictions, info),
-        most_confused=_most_confused(confusion),
+        classes=_class_metrics(labels, predictions, info),
+        top_confusions=_top_confusions(confusion),
         calibration=calibrate(np.max(probabilities, -1), correct),
-        clean_accuracy=float(clean.mean()) if len(known_wrong) and len(clean) else None,
-        clean_count=len(clean) if len(known_wrong) and len(clean) else None,
+        accuracy_without_label_errors=float(kept.mean()) if apart else None,
+        count_without_label_errors=len(kept) if apart else None,
     )
 
 
-def _check(probabilities: np.ndarray, labels: np.ndarray, info: DatasetInfo) -> None:
+def _check(logits: np.ndarray, labels: np.ndarray, info: DatasetInfo) -> None:
     count = len(labels)
-    if count < 1 or probabilities.shape != (count, info.num_classes) or labels.shape != (count,):
+    if count < 1 or logits.shape != (count, info.num_classes) or labels.shape != (count,):
         raise DataFormatError(
-            f"expected labels [N] and probabilities [N, {info.num_classes}], N >= 1, "
-            f"found {list(labels.shape)} and {list(probabilities.shape)}"
+            f"expected labels [N] and logits [N, {info.num_classes}], N >= 1, "
+            f"found {list(labels.shape)} and {list(logits.shape)}"
         )
     if labels.min() < 0 or labels.max() >= info.num_classes:
         raise DataFormatError(
             f"expected labels from 0 to {info.num_classes - 1}, "
             f"found {labels.min()} to {labels.max()}"
         )
+    finite = np.isfinite(logits).all(-1)
+    if not finite.all():
+        index = int(np.argmin(finite))
+        raise DataFormatError(f"expected finite logits, found {logits[index]} at index {index}")
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """Returns Wilson's 95 % score interval (1927) of a share; unlike +- 1.96 sd it stays in [0, 1].
+    """Computes the 95 % confidence interval of a share by Wilson's score method.
+
+    With p = correct / count, n = count and z = 1.96 its ends are
+    (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), which, unlike
+    p +- z sqrt(p (1 - p) / n), stays within [0, 1] (Wilson, 1927,
+    https://doi.org/10.1080/01621459.1927.10502953).
 
     Args:
         correct: how many were right, 0 to `count`.
-        count: of how many, >= 1.
+        count: of how many, at least 1.
+
+    Returns:
+        The lower and the upper end.
+
+    >>> low, high = wilson_interval(9_900, 10_000)
+    >>> round(low, 4), round(high, 4)
+    (0.9879, 0.9918)
     """
     from scipy.stats import binomtest
 
@@ -211,29 +255,23 @@ def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    from sklearn.metrics import confusion_matrix
-
-    return confusion_matrix(labels, predictions, labels=range(classes))
-
-
-def _class_figures(
+def _class_metrics(
     labels: np.ndarray, predictions: np.ndarray, info: DatasetInfo
-) -> tuple[ClassFigures, ...]:
+) -> tuple[ClassMetrics, ...]:
     from sklearn.metrics import precision_recall_fscore_support
 
     columns = precision_recall_fscore_support(
         labels, predictions, labels=range(info.num_classes), zero_division=0.0
     )
     return tuple(
-        ClassFigures(name, float(precision), float(recall), float(f1), int(support))
+        ClassMetrics(name, float(precision), float(recall), float(f1), int(support))
         for name, precision, recall, f1, support in zip(info.class_names, *columns, strict=True)
     )
 
 
-def _most_confused(confusion: np.ndarray) -> tuple[Confusion, ...]:
+def _top_confusions(confusion: np.ndarray) -> tuple[Confusion, ...]:
     errors = confusion * ~np.eye(len(confusion), dtype=bool)
-    order = np.argsort(-errors, axis=None, kind="stable")[:_MOST_CONFUSED]
+    order = np.argsort(-errors, axis=None, kind="stable")[:_MAX_CONFUSIONS]
     pairs = zip(*np.unravel_index(order, errors.shape), strict=True)
     return tuple(
         Confusion(int(true), int(predicted), int(errors[true, predicted]))
@@ -243,12 +281,15 @@ def _most_confused(confusion: np.ndarray) -> tuple[Confusion, ...]:
 
 
 def calibrate(confidences: np.ndarray, correct: np.ndarray, *, bins: int = _BINS) -> Calibration:
-    """Compares confidence with accuracy, bin by bin.
+    """Compares confidence with accuracy, bin by bin (https://arxiv.org/abs/1706.04599).
 
     Args:
-        confidences: float [N], probability of the predicted class.
+        confidences: float [N], probability of the predicted class, from 0 to 1.
         correct: bool [N], whether the prediction was right.
         bins: number of equal bins over [0, 1].
+
+    Returns:
+        The reliability curve and its expected calibration error.
     """
     edges = np.linspace(0, 1, bins + 1)
     bin_of = np.digitize(confidences, edges[1:-1], right=True)
@@ -258,27 +299,3 @@ def calibrate(confidences: np.ndarray, correct: np.ndarray, *, bins: int = _BINS
     ece = np.abs(hits - sums).sum() / max(len(confidences), 1)
     filled = np.where(counts, counts, np.nan)
     return Calibration(edges, counts, sums / filled, hits / filled, float(ece))
-
-
-def known_wrong_labels(dataset: Dataset) -> tuple[int, ...]:
-    """Finds the MNIST test images whose labels are known to be wrong, wherever they stand.
-
-    The images are told by their pixels and their label, so a copy of MNIST in another order gives
-    the same images, and one whose labels were mended gives none.
-
-    Args:
-        dataset: any data set; its test split is searched.
-
-    Returns:
-        Their indices, ascending: fifteen in MNIST, none in most other data sets.
-    """
-    split = dataset.test
-    return tuple(
-        index
-        for index, (image, label) in enumerate(zip(split.images, split.labels, strict=True))
-        if _WRONG_LABELS.get(_digest(image)) == label
-    )
-
-
-def _digest(image: np.ndarray) -> str:
-    return hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest()

@@ -11,12 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mnistjax.data import Split, load_dataset
+from mnistjax.data import load_dataset
 from mnistjax.errors import RunError
-from mnistjax.evaluation.inference import predict_probabilities
-from mnistjax.runs import TrainConfig, TrainedModel, load_weights, read_result
-
-_EXACT_BELOW = 25
+from mnistjax.evaluation.significance import McNemar, adjust_p_values, mcnemar, welch
+from mnistjax.runs import TrainConfig, TrainedModel, load_weights, predict_logits, read_result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +22,8 @@ class ComparisonRow:
     """The runs of one recipe, over their seeds.
 
     Attributes:
-        name: the recipe; the model where there is none. What else differs stands in brackets.
+        name: the recipe; the model where there is none. Settings that tell it from another recipe
+            of the same name follow in brackets.
         accuracies: test accuracy of each run, in [0, 1], in the order given.
         mean: their mean.
         sd: their standard deviation (n - 1 in the denominator); NaN for a single run.
@@ -43,33 +42,33 @@ class ComparisonRow:
 
 
 @dataclasses.dataclass(frozen=True)
-class McNemar:
-    """McNemar's test of two classifiers on the same images.
-
-    Attributes:
-        only_first: number of images that the first alone gets right.
-        only_second: number of images that the second alone gets right.
-        p_value: probability of so uneven a split, or a more uneven one, if both were equally good.
-    """
-
-    only_first: int
-    only_second: int
-    p_value: float
-
-
-@dataclasses.dataclass(frozen=True)
 class PairTest:
-    """McNemar's test between the first runs of two recipes.
+    """Whether two recipes, or two networks, differ by more than chance.
+
+    With several runs of each recipe it is Welch's test of their mean accuracies, which says
+    something about the recipes. With one run of each it is McNemar's test, which says something
+    about these two networks alone.
 
     Attributes:
         first: name of the one, as in its `ComparisonRow`.
         second: name of the other.
-        test: what the test gave.
+        difference: mean accuracy of the first minus that of the second.
+        interval: 95 % confidence interval of the difference of the recipes' mean accuracies; None
+            without Welch's test.
+        p_value: that of the test; None without a test.
+        adjusted_p_value: the same after Holm's correction over all pairs that were tested.
+        mcnemar: McNemar's test of the two networks, where each recipe has one run.
+        reason: why there is no test; empty where there is one.
     """
 
     first: str
     second: str
-    test: McNemar
+    difference: float
+    interval: tuple[float, float] | None = None
+    p_value: float | None = None
+    adjusted_p_value: float | None = None
+    mcnemar: McNemar | None = None
+    reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +78,8 @@ class Comparison:
     Attributes:
         dataset: name of the data set of all runs.
         count: number of its test images.
-        rows: one for each recipe, in the order given.
-        pairs: one for each two recipes.
+        rows: one per recipe, in the order given.
+        pairs: one per pair of recipes.
     """
 
     dataset: str
@@ -104,41 +103,13 @@ class _Run:
         """What its runs over several seeds have in common."""
         return self.trained.config.replace(seed=0, dataset=self.dataset)
 
-
-def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> McNemar:
-    """Tests whether two classifiers differ, by the images that only one of them gets right.
-
-    If both are equally good, each such image falls to either with probability 1/2. Below 25 of
-    them the binomial distribution is summed exactly; from there on the chi-squared approximation
-    with continuity correction, (|b - c| - 1)^2 / (b + c) with one degree of freedom, is used
-    (McNemar, Psychometrika 12, 1947; Edwards, Psychometrika 13, 1948; for classifiers Dietterich,
-    Neural Computation 10, 1998).
-
-    Args:
-        first_correct: bool [N], whether the first is right.
-        second_correct: bool [N], whether the second is right, on the same images.
-
-    Raises:
-        ValueError: the two are not equally long.
-    """
-    from scipy.stats import binomtest, chi2
-
-    if first_correct.shape != second_correct.shape:
-        raise ValueError(
-            f"expected the same images, got {first_correct.shape} and {second_correct.shape}"
-        )
-    only_first = int(np.sum(first_correct & ~second_correct))
-    only_second = int(np.sum(second_correct & ~first_correct))
-    discordant = only_first + only_second
-    if discordant == 0:
-        p_value = 1.0
-    elif discordant < _EXACT_BELOW:
-        p_value = binomtest(only_first, discordant).pvalue
-    else:
-        # Equal counts would come out negative before the square.
-        excess = max(abs(only_first - only_second) - 1, 0)
-        p_value = chi2.sf(excess**2 / discordant, 1)
-    return McNemar(only_first, only_second, float(p_value))
+    def number(self, field: str) -> float:
+        value = self.result.get(field)
+        if not isinstance(value, int | float):
+            raise RunError(
+                f"expected a number {field!r} in result.json of {self.path}, found {value!r}"
+            )
+        return value
 
 
 def compare_runs(
@@ -147,12 +118,19 @@ def compare_runs(
     """Compares finished runs on one data set, recipe by recipe.
 
     Runs belong to one recipe where all their settings but the seed are equal. Accuracy, size and
-    time are those of each `result.json`. Two recipes are tested against each other by their first
-    runs in the order given, whose weights are applied to the test images anew.
+    time are those of each `result.json`.
+
+    Two recipes with at least two runs each are compared by Welch's test of their mean accuracies,
+    two with one run each by McNemar's test of their networks, which are applied to the test images
+    anew. All p-values are also given with Holm's correction for the number of pairs.
 
     Args:
-        runs: run directories, at least one.
-        data_dir: folder of the data sets; see `load_dataset`.
+        runs: run directories, at least one. The runs of one recipe should differ in their seed: a
+            run that is counted twice makes the spread look smaller than it is.
+        data_dir: folder of the data sets; see `load_dataset`. It is read for McNemar's test alone.
+
+    Returns:
+        A row per recipe, and the test of each pair of recipes.
 
     Raises:
         RunError: a path is no directory of a finished run or is given twice, the runs are on
@@ -166,13 +144,61 @@ def compare_runs(
         groups.setdefault(run.settings, []).append(run)
     names = _names(list(groups))
     rows = tuple(_row(name, group) for name, group in zip(names, groups.values(), strict=True))
-    test = load_dataset(loaded[0].dataset, data_dir=data_dir).test
-    correct = [_is_correct(group[0], test) for group in groups.values()]
-    pairs = tuple(
-        PairTest(names[i], names[j], mcnemar(correct[i], correct[j]))
-        for i, j in itertools.combinations(range(len(names)), 2)
+    correct = _single_runs_correct(names, list(groups.values()), data_dir)
+    pairs = [
+        _test_pair(first, second, correct) for first, second in itertools.combinations(rows, 2)
+    ]
+    count = int(loaded[0].number("test_count"))
+    return Comparison(loaded[0].trained.info.name, count, rows, _adjust(pairs))
+
+
+def _single_runs_correct(
+    names: Sequence[str],
+    groups: Sequence[Sequence[_Run]],
+    data_dir: str | os.PathLike[str] | None,
+) -> dict[str, np.ndarray]:
+    """Returns which test images the network of each recipe with a single run gets right."""
+    single = {name: runs[0] for name, runs in zip(names, groups, strict=True) if len(runs) == 1}
+    if len(single) < 2:
+        return {}
+    test = load_dataset(groups[0][0].dataset, data_dir=data_dir).test
+    found = {}
+    for name, run in single.items():
+        expected = (int(run.number("test_count")), *run.trained.info.image_shape)
+        if test.images.shape != expected:
+            raise RunError(
+                f"expected the data set of {run.path}, test images of shape {list(expected)}, "
+                f"found them of shape {list(test.images.shape)}"
+            )
+        found[name] = np.argmax(predict_logits(run.trained, test.images), -1) == test.labels
+    return found
+
+
+def _test_pair(
+    first: ComparisonRow, second: ComparisonRow, correct: Mapping[str, np.ndarray]
+) -> PairTest:
+    pair = PairTest(first.name, second.name, first.mean - second.mean)
+    single = [row.name for row in (first, second) if len(row.accuracies) == 1]
+    if len(single) == 2:
+        networks = mcnemar(correct[first.name], correct[second.name])
+        return dataclasses.replace(pair, p_value=networks.p_value, mcnemar=networks)
+    if single:
+        reason = f"{single[0]} has one run only, so its spread over seeds is not known"
+        return dataclasses.replace(pair, reason=reason)
+    test = welch(first.accuracies, second.accuracies)
+    if test is None:
+        return dataclasses.replace(pair, reason="all runs of each are equally accurate")
+    return dataclasses.replace(pair, interval=test.interval, p_value=test.p_value)
+
+
+def _adjust(pairs: Sequence[PairTest]) -> tuple[PairTest, ...]:
+    """Adds Holm's correction over all pairs that were tested."""
+    p_values = [pair.p_value for pair in pairs if pair.p_value is not None]
+    adjusted = iter(adjust_p_values(p_values))
+    return tuple(
+        pair if pair.p_value is None else dataclasses.replace(pair, adjusted_p_value=next(adjusted))
+        for pair in pairs
     )
-    return Comparison(loaded[0].trained.info.name, len(test), rows, pairs)
 
 
 def _load(runs: Sequence[str | os.PathLike[str]]) -> list[_Run]:
@@ -197,12 +223,18 @@ def _load(runs: Sequence[str | os.PathLike[str]]) -> list[_Run]:
                 f"expected runs on one data set, found {first.dataset!r} in {first.path} "
                 f"and {run.dataset!r} in {run.path}"
             )
+        counts = first.number("test_count"), run.number("test_count")
+        if counts[0] != counts[1]:
+            raise RunError(
+                f"expected runs on the same test images, found {counts[0]} of them in "
+                f"{first.path} and {counts[1]} in {run.path}"
+            )
     return loaded
 
 
 def _row(name: str, group: Sequence[_Run]) -> ComparisonRow:
     def column(field: str) -> list[float]:
-        return [_number(run, field) for run in group]
+        return [run.number(field) for run in group]
 
     accuracies = column("test_accuracy")
     return ComparisonRow(
@@ -210,29 +242,10 @@ def _row(name: str, group: Sequence[_Run]) -> ComparisonRow:
         accuracies=tuple(accuracies),
         mean=float(np.mean(accuracies)),
         sd=float(np.std(accuracies, ddof=1)) if len(group) > 1 else float("nan"),
-        parameters=int(_number(group[0], "parameters")),
+        parameters=int(group[0].number("parameters")),
         train_seconds=float(np.mean(column("train_seconds"))),
         images_per_second=float(np.mean(column("images_per_second"))),
     )
-
-
-def _number(run: _Run, field: str) -> float:
-    value = run.result.get(field)
-    if not isinstance(value, int | float):
-        raise RunError(f"expected a number {field!r} in result.json of {run.path}, found {value!r}")
-    return value
-
-
-def _is_correct(run: _Run, test: Split) -> np.ndarray:
-    """Whether each test image is recognised, bool [N]."""
-    trained, expected = run.trained, _number(run, "test_count")
-    if len(test) != expected or test.images.shape[1:] != tuple(trained.info.image_shape):
-        raise RunError(
-            f"expected the data set of {run.path}, {expected} test images of shape "
-            f"{trained.info.image_shape}, found {len(test)} of shape {test.images.shape[1:]}"
-        )
-    probabilities = predict_probabilities(trained.model, trained.variables, test.images)
-    return np.argmax(probabilities, -1) == test.labels
 
 
 def _names(settings: Sequence[TrainConfig]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A look inside a network: its first filters, what a decision hangs on, its last hidden layer."""
+"""A look inside a network: first-layer filters, saliency, features of the last hidden layer."""
 
 from __future__ import annotations
 
@@ -10,70 +10,77 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnistjax.errors import ConfigError, UnknownNameError
-from mnistjax.evaluation.inference import in_batches
 from mnistjax.models import Model, Variables
-from mnistjax.training import scale_pixels
+from mnistjax.runs import TrainedModel
+from mnistjax.training import in_batches, scale_pixels
 
-EMBEDDINGS = ("pca", "tsne")
+PROJECTIONS = ("pca", "tsne")
 _TSNE_COLUMNS = 50
+_BATCH_SIZE = 100  # A handful of images is what is usually looked at.
 
 
-def first_layer_filters(
-    model: Model, variables: Variables, *, image_shape: tuple[int, int, int] = (28, 28, 1)
-) -> np.ndarray:
-    """Returns what the first layer looks for: its weights as little images.
+def first_layer_filters(trained: TrainedModel) -> np.ndarray:
+    """Returns the weights of the first layer as small images.
 
     Args:
-        model: the network, for its name.
-        variables: its parameters and running statistics.
-        image_shape: (height, width, channels) of the images that it takes.
+        trained: the network.
 
     Returns:
         float32 [n, h, w]: the kernels of the first convolution, or the columns of the first dense
         layer in the shape of an image; averaged over the channels of the image.
 
     Raises:
-        ConfigError: no weights of such a shape are found.
+        ConfigError: no layer has weights that fit the images of the network.
+
+    >>> import mnistjax
+    >>> digits = mnistjax.load_dataset("digits")
+    >>> fitted = mnistjax.fit(mnistjax.get_recipe("softmax").replace(steps=5), digits)
+    >>> first_layer_filters(fitted.trained).shape
+    (10, 28, 28)
     """
+    image_shape = tuple(trained.info.image_shape)
     height, width, channels = image_shape
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(variables["params"])]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.variables["params"])]
     for kernel in leaves:
         if kernel.ndim == 4 and kernel.shape[2] == channels:
             return np.moveaxis(kernel.mean(2), -1, 0)
     for matrix in leaves:
         if matrix.ndim == 2 and matrix.shape[0] == height * width * channels:
             return np.moveaxis(matrix.reshape(*image_shape, -1).mean(2), -1, 0)
+    shapes = ", ".join(str(leaf.shape) for leaf in leaves)
     raise ConfigError(
-        f"expected a first layer for images of shape {image_shape} in model {model.name!r}, found "
-        f"weights of shapes {', '.join(str(leaf.shape) for leaf in leaves)}"
+        f"expected a first layer for images of shape {image_shape} in model "
+        f"{trained.model.name!r}, found weights of shapes {shapes}"
     )
 
 
 def saliency(
-    model: Model,
-    variables: Variables,
+    trained: TrainedModel,
     images: np.ndarray,
     classes: np.ndarray,
     *,
-    batch_size: int = 100,
+    batch_size: int = _BATCH_SIZE,
 ) -> np.ndarray:
-    """Returns how the logit of a class changes with each pixel (Simonyan et al., 2014).
+    """Computes how the logit of a class changes with each pixel, d logit_c / d pixel.
+
+    This is the image-specific class saliency of Simonyan et al. (2014,
+    https://arxiv.org/abs/1312.6034), with its sign.
 
     Args:
-        model: the network.
-        variables: its parameters and running statistics.
+        trained: the network.
         images: uint8 [N, H, W, C], or float in [0, 1].
-        classes: int [N], the class whose logit is looked at, one for each image.
-        batch_size: images at a time.
+        classes: int [N], the class whose logit is looked at, one per image.
+        batch_size: images per call of the compiled program.
 
     Returns:
-        float32 [N, H, W]: the gradient of the logit by the pixel in [0, 1], signed, summed over
-        the channels.
+        float32 [N, H, W]: the gradient of the logit by the pixel in [0, 1], summed over the
+        channels.
+
+    Raises:
+        ConfigError: `batch_size` is less than 1.
     """
-    program = _jitted_saliency(model)
-    return in_batches(
-        functools.partial(program, variables), images, np.asarray(classes), batch_size=batch_size
-    )
+    program = functools.partial(_jitted_saliency(trained.model), trained.variables)
+    return in_batches(program, images, np.asarray(classes), batch_size=batch_size)
 
 
 @functools.lru_cache(maxsize=32)
@@ -84,53 +91,55 @@ def _jitted_saliency(model: Model) -> jax.stages.Wrapped:
             # Each logit depends on its own image alone, so the sum's gradient holds them all.
             return jnp.sum(jnp.take_along_axis(logits, classes[:, None], 1))
 
-        return jnp.sum(jax.grad(chosen_logits)(scale_pixels(jnp.asarray(images))), -1)
+        return jnp.sum(jax.grad(chosen_logits)(scale_pixels(images)), -1)
 
     return jax.jit(gradient)
 
 
 def hidden_features(
-    model: Model, variables: Variables, images: np.ndarray, *, batch_size: int = 100
+    trained: TrainedModel, images: np.ndarray, *, batch_size: int = _BATCH_SIZE
 ) -> np.ndarray:
-    """Returns what the last layer decides on: the activations of the last hidden layer.
+    """Computes the activations of the last hidden layer, from which the last layer decides.
 
     Args:
-        model: the network, with its third function `features`, as `from_linen` makes it.
-        variables: its parameters and running statistics.
+        trained: the network; its model needs the function `features`, which `from_linen` makes.
         images: uint8 [N, H, W, C], or float in [0, 1].
-        batch_size: images at a time.
+        batch_size: images per call of the compiled program.
 
     Returns:
-        float32 [N, F]. For softmax regression, which hides nothing, these are the pixels.
+        float32 [N, F]. For softmax regression, which has no hidden layer, these are the pixels.
 
     Raises:
-        ConfigError: the network does not tell its features.
+        ConfigError: the model has no function `features`, or `batch_size` is less than 1.
     """
-    if model.features is None:
-        raise ConfigError(f"expected a model with a function `features`, found {model.name!r}")
-    program = _jitted_features(model)
-    return in_batches(functools.partial(program, variables), images, batch_size=batch_size)
+    if trained.model.features is None:
+        raise ConfigError(
+            f"expected a model with a function `features`, found {trained.model.name!r}"
+        )
+    program = functools.partial(_jitted_features(trained.model), trained.variables)
+    return in_batches(program, images, batch_size=batch_size)
 
 
 @functools.lru_cache(maxsize=32)
 def _jitted_features(model: Model) -> jax.stages.Wrapped:
     def features(variables: Variables, images: jax.Array) -> jax.Array:
         assert model.features is not None
-        return model.features(variables, scale_pixels(jnp.asarray(images)))
+        return model.features(variables, scale_pixels(images))
 
     return jax.jit(features)
 
 
-def embed(
+def project_2d(
     features: np.ndarray, *, method: Literal["pca", "tsne"] = "pca", seed: int = 0
 ) -> np.ndarray:
     """Lays features out in the plane, so that what is alike lies close together.
 
     Args:
         features: float [N, F], N and F at least 2 (N at least 4 for "tsne").
-        method: "pca", the two directions of largest variance; or "tsne" (van der Maaten and
-            Hinton, 2008), which keeps neighbours together and takes longer: a thousand images a
-            few seconds.
+        method: "pca", the two directions of largest variance; or "tsne", which keeps neighbors
+            together (van der Maaten and Hinton, 2008,
+            https://www.jmlr.org/papers/v9/vandermaaten08a.html) and takes a few seconds for a
+            thousand images.
         seed: decides what the method draws.
 
     Returns:
@@ -138,23 +147,27 @@ def embed(
 
     Raises:
         UnknownNameError: there is no such method.
-        ConfigError: too few rows or columns.
+        ConfigError: there are too few rows or columns.
+
+    >>> points = project_2d(np.array([[0.0, 0, 0], [3, 4, 0], [6, 8, 0]]))
+    >>> np.linalg.norm(points[0] - points[2]).round(3).item()
+    10.0
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
-    if method not in EMBEDDINGS:
-        raise UnknownNameError("embedding", method, EMBEDDINGS)
-    least = 2 if method == "pca" else 4
-    if len(features) < least or features.shape[1] < 2:
+    if method not in PROJECTIONS:
+        raise UnknownNameError("projection", method, PROJECTIONS)
+    min_rows = 2 if method == "pca" else 4
+    if len(features) < min_rows or features.shape[1] < 2:
         raise ConfigError(
-            f"expected features of at least {least} images and 2 columns for {method!r}, "
+            f"expected features of at least {min_rows} images and 2 columns for {method!r}, "
             f"found {list(features.shape)}"
         )
     if method == "pca":
         return PCA(2, random_state=seed).fit_transform(features)
-    # As its authors do: fewer columns first, which costs no neighbourhood and much less time.
+    # As its authors do: fewer columns first, which keeps the neighborhoods and saves time.
     columns = min(_TSNE_COLUMNS, *features.shape)
     reduced = PCA(columns, random_state=seed).fit_transform(features)
     perplexity = min(30.0, (len(features) - 1) / 3)

@@ -1,4 +1,4 @@
-"""How much of its accuracy a network keeps on images that are shifted, bent, noisy or inverted."""
+"""How much of its accuracy a network keeps on shifted, bent, noisy or inverted images."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnistjax.data import Split, elastic
-from mnistjax.data.augment import affine
-from mnistjax.errors import ConfigError, UnknownNameError
-from mnistjax.evaluation.inference import in_batches, predict_probabilities
-from mnistjax.models import Model, Variables
-from mnistjax.training import scale_pixels
+from mnistjax.data import Split
+from mnistjax.data.augment import affine, elastic, gaussian_kernel
+from mnistjax.errors import UnknownNameError
+from mnistjax.evaluation.sampling import draw_sample
+from mnistjax.runs import TrainedModel, evaluate
+from mnistjax.training import in_batches, scale_pixels
 
 _BATCH_SIZE = 100
 
@@ -31,7 +31,7 @@ class CorruptFn(Protocol):
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way in which images get worse.
+    """A way to make images worse.
 
     Attributes:
         unit: unit of the strength.
@@ -96,14 +96,9 @@ def _scale(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Arr
 def _blur(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
     """Smooths by a Gaussian of standard deviation `strength` pixels."""
     del key
-
-    def smoother(length: int) -> jax.Array:
-        distance = jnp.arange(length)[:, None] - jnp.arange(length)[None, :]
-        weights = jnp.exp(-0.5 * jnp.square(distance / jnp.maximum(strength, 1e-3)))
-        return weights / jnp.sum(weights, 1, keepdims=True)
-
-    height, width = images.shape[1:3]
-    return jnp.einsum("hi,bijc,wj->bhwc", smoother(height), images, smoother(width))
+    sigma = jnp.maximum(strength, 1e-3)
+    rows, columns = (gaussian_kernel(length, sigma) for length in images.shape[1:3])
+    return jnp.einsum("hi,bijc,wj->bhwc", rows, images, columns)
 
 
 def _noise(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
@@ -141,7 +136,7 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
         "elastic": Corruption("pixels", (0.5, 1, 1.5, 2), _bend),
     }
 )
-"""What images are put through, by name: unit, strengths and function."""
+"""The corruptions by name: unit, strengths and function."""
 
 
 def corrupt(images: np.ndarray, name: str, strength: float, *, seed: int = 0) -> np.ndarray:
@@ -154,10 +149,14 @@ def corrupt(images: np.ndarray, name: str, strength: float, *, seed: int = 0) ->
         seed: decides directions, noise and bends, the same for every strength.
 
     Returns:
-        uint8 [N, H, W, C]: rounded to whole grey levels, as a camera would.
+        uint8 [N, H, W, C]: the changed images, rounded to whole gray levels.
 
     Raises:
         UnknownNameError: there is no corruption of this name.
+
+    >>> images = np.full((1, 28, 28, 1), 55, np.uint8)
+    >>> int(corrupt(images, "inversion", 100).max())
+    200
     """
     if name not in CORRUPTIONS:
         raise UnknownNameError("corruption", name, CORRUPTIONS)
@@ -178,46 +177,41 @@ def _jitted_corruption(name: str) -> jax.stages.Wrapped:
     def program(
         images: jax.Array, indices: jax.Array, *, strength: jax.Array, key: jax.Array
     ) -> jax.Array:
-        pixels = scale_pixels(jnp.asarray(images))
+        pixels = scale_pixels(images)
         return jax.vmap(one, in_axes=(0, 0, None, None))(pixels, indices, strength, key)
 
     return jax.jit(program)
 
 
 def measure_robustness(
-    model: Model,
-    variables: Variables,
-    split: Split,
-    *,
-    seed: int = 0,
-    limit: int | None = None,
+    trained: TrainedModel, split: Split, *, seed: int = 0, max_images: int | None = None
 ) -> tuple[Robustness, ...]:
-    """Measures the accuracy under every corruption of `CORRUPTIONS` at every strength.
+    """Measures the accuracy under every corruption of `CORRUPTIONS` at each of its strengths.
 
     Args:
-        model: the network.
-        variables: its parameters and running statistics.
+        trained: the network.
         split: the images and their labels.
-        seed: decides directions, noise and bends; the same seed gives the same figures.
-        limit: number of images to measure on, the first ones; all if None.
+        seed: decides the sample, directions, noise and bends; the same seed gives the same rows.
+        max_images: size of a stratified sample of the images that is drawn to measure on; all
+            images if None.
 
     Returns:
-        A row for each corruption and strength; before them one without corruption, named "none".
+        A row per corruption and strength; before them one without corruption, named "none".
 
     Raises:
-        ConfigError: `limit` is less than 1.
+        ConfigError: `max_images` is less than 1.
+        DataFormatError: the images or labels do not fit the network; see `evaluate`.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"limit must be at least 1, found {limit}")
-    images, labels = split.images[:limit], split.labels[:limit]
+    sample = draw_sample(split, max_images, seed=seed)
 
     def row(name: str, strength: float, unit: str, images: np.ndarray) -> Robustness:
-        predictions = np.argmax(predict_probabilities(model, variables, images), -1)
-        return Robustness(name, strength, unit, float(np.mean(predictions == labels)), len(labels))
+        metrics = evaluate(trained, Split(images, sample.labels))
+        accuracy = metrics.summary()["accuracy"]
+        return Robustness(name, strength, unit, accuracy, len(sample))
 
-    rows = [row("none", 0.0, "", images)]
+    rows = [row("none", 0.0, "", sample.images)]
     for name, corruption in CORRUPTIONS.items():
         for strength in corruption.strengths:
-            changed = corrupt(images, name, strength, seed=seed)
+            changed = corrupt(sample.images, name, strength, seed=seed)
             rows.append(row(name, strength, corruption.unit, changed))
     return tuple(rows)

@@ -8,18 +8,12 @@ import numpy as np
 import pytest
 
 import mnistjax
-from mnistjax import CORRUPTIONS, corrupt, measure_robustness
+from mnistjax.errors import ConfigError, UnknownNameError
+from mnistjax.evaluation import CORRUPTIONS, corrupt, draw_sample, measure_robustness
 
 DIGITS = mnistjax.load_dataset("digits")
 IMAGES = DIGITS.test.images[:120]
 corruptions = pytest.mark.parametrize("name", CORRUPTIONS)
-
-
-@pytest.fixture(scope="module")
-def network():
-    config = mnistjax.get_recipe("softmax").replace(steps=100)
-    fitted = mnistjax.fit(config, DIGITS)
-    return fitted.model, fitted.state.variables
 
 
 def disc(radius=5.0, level=200):
@@ -29,8 +23,8 @@ def disc(radius=5.0, level=200):
     return np.repeat(np.round(image).astype(np.uint8)[None, ..., None], 40, 0)
 
 
-def centres(images):
-    """Centre of mass of each image, float [N, 2]."""
+def centers(images):
+    """Center of mass of each image, float [N, 2]."""
     weights = images[..., 0].astype(float)
     grid = np.stack(np.mgrid[:28, :28], -1)
     return np.einsum("nhw,hwa->na", weights, grid) / weights.sum((1, 2))[:, None]
@@ -71,8 +65,8 @@ def test_the_seed_decides_what_is_drawn(name):
 
 
 @pytest.mark.parametrize("pixels", [1, 3])
-def test_a_shift_moves_the_centre_of_mass_by_its_pixels_in_many_directions(pixels):
-    moved = centres(corrupt(disc(), "shift", pixels)) - 13.5
+def test_a_shift_moves_the_center_of_mass_by_its_pixels_in_many_directions(pixels):
+    moved = centers(corrupt(disc(), "shift", pixels)) - 13.5
     np.testing.assert_allclose(np.hypot(*moved.T), pixels, atol=0.05)
     assert len(np.unique(np.sign(moved), axis=0)) == 4
 
@@ -107,8 +101,8 @@ def test_blur_keeps_the_light_and_widens_a_point_to_its_deviation():
 
 
 def test_noise_is_gaussian_of_its_deviation_and_differs_between_images():
-    grey = np.full((40, 28, 28, 1), 128, np.uint8)
-    noisy = corrupt(grey, "noise", 10).astype(float) - 128
+    gray = np.full((40, 28, 28, 1), 128, np.uint8)
+    noisy = corrupt(gray, "noise", 10).astype(float) - 128
     assert noisy.std() == pytest.approx(25.5, rel=0.02)
     assert noisy.mean() == pytest.approx(0, abs=0.5)
     assert (noisy[0] != noisy[1]).any()
@@ -133,26 +127,30 @@ def test_elastic_bending_is_smooth_and_of_its_size():
     assert np.abs(np.diff(moves, axis=2)).max() < 1.5
 
 
-def test_the_table_has_a_row_for_each_strength_and_begins_with_none(network):
-    rows = measure_robustness(*network, DIGITS.test, limit=150)
+def test_the_table_has_a_row_for_each_strength_and_begins_with_none(digits_network):
+    rows = measure_robustness(digits_network, DIGITS.test, max_images=150, seed=5)
     expected = [("none", 0.0, "")]
     for name, corruption in CORRUPTIONS.items():
         expected += [(name, strength, corruption.unit) for strength in corruption.strengths]
     assert [(row.corruption, row.strength, row.unit) for row in rows] == expected
     assert {row.count for row in rows} == {150}
+    sample = draw_sample(DIGITS.test, 150, seed=5)
+    assert rows[0].accuracy == accuracy(digits_network, sample)
 
 
-def test_the_rows_are_accuracies_on_what_corrupt_gives(network):
-    rows = measure_robustness(*network, DIGITS.test, seed=3)
-    assert rows == measure_robustness(*network, DIGITS.test, seed=3)
-    plain = mnistjax.evaluate(*network, DIGITS.test).compute()["accuracy"]
-    assert rows[0].accuracy == pytest.approx(float(plain))
+def accuracy(network, split):
+    return mnistjax.evaluate(network, split).summary()["accuracy"]
+
+
+def test_the_rows_are_accuracies_on_what_corrupt_gives(digits_network):
+    rows = measure_robustness(digits_network, DIGITS.test, seed=3)
+    assert rows == measure_robustness(digits_network, DIGITS.test, seed=3)
+    assert rows[0].accuracy == accuracy(digits_network, DIGITS.test)
     assert rows[0].count == len(DIGITS.test)
     for row in [rows[index] for index in (4, 9, -1)]:
         images = corrupt(DIGITS.test.images, row.corruption, row.strength, seed=3)
         changed = mnistjax.Split(images, DIGITS.test.labels)
-        expected = mnistjax.evaluate(*network, changed).compute()["accuracy"]
-        assert row.accuracy == pytest.approx(float(expected))
+        assert row.accuracy == accuracy(digits_network, changed)
     assert rows[0].accuracy > 0.8 > min(row.accuracy for row in rows)
 
 
@@ -166,11 +164,11 @@ def test_a_corruption_is_compiled_once_for_all_strengths_and_lengths():
     assert _jitted_corruption("blur")._cache_size() == before
 
 
-def test_impossible_wishes_are_errors(network):
-    with pytest.raises(mnistjax.UnknownNameError, match="unknown corruption 'blurr': did you mean"):
+def test_impossible_wishes_are_errors(digits_network):
+    with pytest.raises(UnknownNameError, match="unknown corruption 'blurr': did you mean"):
         corrupt(IMAGES, "blurr", 1)
-    with pytest.raises(mnistjax.ConfigError, match="limit must be at least 1, found 0"):
-        measure_robustness(*network, DIGITS.test, limit=0)
+    with pytest.raises(ConfigError, match="max_images must be at least 1, found 0"):
+        measure_robustness(digits_network, DIGITS.test, max_images=0)
 
 
 @corruptions
