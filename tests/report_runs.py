@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 
 import mnistjax
 from mnistjax import Dataset, DatasetInfo, Split
+from mnistjax.report.pictures import ReportImage
 
 HOSTILE_NAME = "<script>alert('name')</script>"
 HOSTILE_CLASSES = ('"><img src=x onerror=alert(1)>', "</table></main>", "{{ 7 * 7 }}", "&amp; $x^$")
@@ -54,5 +57,20 @@ RUNS = {
 def train(name, workdir):
     """Trains one of `RUNS` into `workdir`, with its report; returns its data set."""
     dataset, settings = RUNS[name]
-    mnistjax.fit(mnistjax.TrainConfig(batch_size=16, **settings), dataset, workdir=workdir)
+    config = mnistjax.TrainConfig(batch_size=16, **settings)
+    mnistjax.fit(config, dataset, workdir=workdir, callbacks=[mnistjax.WriteReport()])
     return dataset
+
+
+# One gray pixel.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCB2kUIOwAAAABJRU5ErkJggg=="
+)
+
+
+def few_pictures(monkeypatch):
+    """Makes reports cheap: of all plots they have one, of a single pixel."""
+    monkeypatch.setattr(
+        "mnistjax.report.page.draw_pictures",
+        lambda *args, **options: {"samples": ReportImage(PNG, "a pixel")},
+    )

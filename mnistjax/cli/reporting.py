@@ -23,5 +23,6 @@ def report(
             TensorFlow Datasets uses.
         output: File to write; if not given, report.html in the run directory.
     """
-    _, dataset = mnistjax.load_run(run, data_dir=data_dir)
-    print(f"report in {mnistjax.write_report(run, dataset, output=output)}")
+    trained = mnistjax.load_run(run)
+    dataset = mnistjax.runs.load_run_dataset(trained, data_dir=data_dir)
+    print(f"report in {mnistjax.write_report(trained, dataset, run, output=output)}")

@@ -1,39 +1,19 @@
-"""Every plot, as a function that returns a matplotlib figure; `render_png` makes a file of one.
+"""Plots: each function returns a matplotlib figure, and `render_png` makes a PNG file of one.
 
-They need no display, leave matplotlib's settings as they are, and can be read in black and white
-and by the colour-blind: what colour tells, a marker, a dash or a hatch tells as well.
+No display is needed and matplotlib's settings stay as they are. The plots can be read in black and
+white and by the color-blind: what a color shows, a marker, a dash or a hatch shows as well.
 """
 
-from mnistjax.plots.charts import (
-    plot_class_distribution,
-    plot_comparison,
-    plot_confusion,
-    plot_embedding,
-    plot_learning_curves,
-    plot_reliability,
-    plot_robustness,
-)
-from mnistjax.plots.images import (
-    plot_augmentation,
-    plot_filters,
-    plot_mistakes,
-    plot_saliency,
-    plot_samples,
-)
-from mnistjax.plots.style import render_png
-
-__all__ = [
-    "plot_augmentation",
-    "plot_class_distribution",
-    "plot_comparison",
-    "plot_confusion",
-    "plot_embedding",
-    "plot_filters",
-    "plot_learning_curves",
-    "plot_mistakes",
-    "plot_reliability",
-    "plot_robustness",
-    "plot_saliency",
-    "plot_samples",
-    "render_png",
-]
+from mnistjax.plots.charts import class_distribution as class_distribution
+from mnistjax.plots.charts import comparison as comparison
+from mnistjax.plots.charts import confusion as confusion
+from mnistjax.plots.charts import learning_curves as learning_curves
+from mnistjax.plots.charts import projection as projection
+from mnistjax.plots.charts import reliability as reliability
+from mnistjax.plots.charts import robustness as robustness
+from mnistjax.plots.images import augmentation as augmentation
+from mnistjax.plots.images import filters as filters
+from mnistjax.plots.images import mistakes as mistakes
+from mnistjax.plots.images import saliency as saliency
+from mnistjax.plots.images import samples as samples
+from mnistjax.plots.style import render_png as render_png

@@ -14,7 +14,7 @@ from mnistjax.evaluation.comparison import ComparisonRow
 from mnistjax.evaluation.robustness import Robustness
 from mnistjax.plots.style import (
     DARK,
-    GREY,
+    GRAY,
     LIGHT,
     SIGNED,
     WIDTH,
@@ -40,8 +40,15 @@ _CURVES: Mapping[str, Mapping[str, Any]] = {
 
 
 @styled
-def plot_class_distribution(dataset: Dataset) -> Figure:
-    """Shows how many training and test images each class has, as pairs of bars."""
+def class_distribution(dataset: Dataset) -> Figure:
+    """Draws how many training and test images each class has, as pairs of bars.
+
+    Args:
+        dataset: the data set.
+
+    Returns:
+        The figure.
+    """
     from matplotlib.ticker import MaxNLocator
 
     info = dataset.info
@@ -73,11 +80,14 @@ def plot_class_distribution(dataset: Dataset) -> Figure:
 
 
 @styled
-def plot_learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Shows loss and accuracy over the epochs, of training and, where there is any, validation.
+def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws loss and accuracy over the epochs, of training and, where there is any, validation.
 
     Args:
-        history: the lines of `metrics.jsonl`, one an epoch.
+        history: a row of metrics per epoch, as in `trained.history`.
+
+    Returns:
+        The figure.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -114,11 +124,17 @@ def _scale_loss(axes: Axes) -> None:
 
 
 @styled
-def plot_confusion(analysis: Analysis) -> Figure:
-    """Shows how many images of each class were taken for which; the shade counts mistakes.
+def confusion(analysis: Analysis) -> Figure:
+    """Draws the confusion matrix: how many images of each class were taken for which.
 
-    The numbers are left out above thirty classes. The diagonal, the right predictions, has no
-    shade, as it would leave none for the mistakes.
+    The shade counts mistakes; the diagonal, the right predictions, has no shade, as it would leave
+    none for the mistakes. With more than thirty classes the numbers are left out.
+
+    Args:
+        analysis: what `analyze` gave.
+
+    Returns:
+        The figure.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
@@ -138,9 +154,9 @@ def plot_confusion(analysis: Analysis) -> Figure:
         for (true, predicted), count in np.ndenumerate(analysis.confusion):
             if count:
                 dark = true != predicted and norm(count) > 0.55
-                colour, weight = "white" if dark else "black", "bold" if true == predicted else None
+                color, weight = "white" if dark else "black", "bold" if true == predicted else None
                 axes.text(
-                    predicted, true, f"{count}", size=size, color=colour, weight=weight,
+                    predicted, true, f"{count}", size=size, color=color, weight=weight,
                     ha="center", va="center",
                 )  # fmt: skip
     names = [shorten(name, 12) for name in analysis.class_names]
@@ -160,13 +176,20 @@ def plot_confusion(analysis: Analysis) -> Figure:
 
 
 @styled
-def plot_reliability(analysis: Analysis) -> Figure:
-    """Shows accuracy against confidence, bin by bin, and how many images each bin holds."""
+def reliability(analysis: Analysis) -> Figure:
+    """Draws accuracy against confidence, bin by bin, and how many images each bin holds.
+
+    Args:
+        analysis: what `analyze` gave.
+
+    Returns:
+        The figure.
+    """
     calibration = analysis.calibration
     filled = calibration.counts > 0
     figure = new_figure(height=4.6)
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    curve.plot([0, 100], [0, 100], color=GREY, linestyle=":", label="confidence deserved")
+    curve.plot([0, 100], [0, 100], color=GRAY, linestyle=":", label="perfectly calibrated")
     confidence, accuracy = 100 * calibration.confidence[filled], 100 * calibration.accuracy[filled]
     intervals = [
         wilson_interval(round(share * count / 100), int(count))
@@ -191,11 +214,14 @@ def plot_reliability(analysis: Analysis) -> Figure:
 
 
 @styled
-def plot_robustness(rows: Sequence[Robustness]) -> Figure:
-    """Shows what accuracy is left as images get worse, a panel a corruption.
+def robustness(rows: Sequence[Robustness]) -> Figure:
+    """Draws what accuracy is left as images get worse, one panel per corruption.
 
     Args:
         rows: what `measure_robustness` gave.
+
+    Returns:
+        The figure.
     """
     clean = next((row for row in rows if row.corruption == "none"), None)
     others = [row for row in rows if row.corruption != "none"]
@@ -211,7 +237,7 @@ def plot_robustness(rows: Sequence[Robustness]) -> Figure:
         points = [(row.strength, 100 * row.accuracy) for row in some]
         if clean:
             points.insert(0, (0.0, 100 * clean.accuracy))
-            axes.axhline(100 * clean.accuracy, color=GREY, linestyle=":", linewidth=1)
+            axes.axhline(100 * clean.accuracy, color=GRAY, linestyle=":", linewidth=1)
         axes.plot(*zip(*points, strict=True), color=DARK, marker="o")
         axes.set(title=name, ylim=(0, 103), yticks=(0, 50, 100))
         axes.set_xlabel(some[0].unit, labelpad=1)
@@ -222,13 +248,16 @@ def plot_robustness(rows: Sequence[Robustness]) -> Figure:
 
 
 @styled
-def plot_embedding(points: np.ndarray, labels: np.ndarray, info: DatasetInfo) -> Figure:
-    """Shows images as points in the plane, each class with its own marker, shade and name.
+def projection(points: np.ndarray, labels: np.ndarray, info: DatasetInfo) -> Figure:
+    """Draws images as points in the plane, each class with its own marker, shade and name.
 
     Args:
-        points: float [N, 2], as `embed` gives them.
+        points: float [N, 2], as `project_2d` gives them.
         labels: int [N].
         info: the data set, for its classes.
+
+    Returns:
+        The figure.
     """
     from matplotlib import colormaps
     from matplotlib.patheffects import withStroke
@@ -263,13 +292,16 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, info: DatasetInfo) ->
 
 
 @styled
-def plot_comparison(rows: Sequence[ComparisonRow]) -> Figure:
-    """Shows the test error of models side by side: mean, standard deviation, and every seed.
+def comparison(rows: Sequence[ComparisonRow]) -> Figure:
+    """Draws the test error of recipes side by side: mean, standard deviation, and every seed.
 
-    The error, unlike the accuracy, has a zero that bars can honestly start from.
+    The bars show the error, not the accuracy, as bars have to start from zero.
 
     Args:
-        rows: what `compare_runs` gave.
+        rows: `compare_runs(...).rows`.
+
+    Returns:
+        The figure.
     """
     if not rows:
         return draw_message("No run was compared")
@@ -291,6 +323,6 @@ def plot_comparison(rows: Sequence[ComparisonRow]) -> Figure:
     axes.set(xlabel="test error in %", ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    # Room for the figures behind the bars.
+    # Room for the numbers behind the bars.
     axes.set_xlim(0, 1.3 * max(axes.get_xlim()[1], 0.1))
     return figure

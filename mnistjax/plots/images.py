@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnistjax.data import Augment, DatasetInfo, Split
+from mnistjax.data import DatasetInfo, Split
+from mnistjax.data.augment import Augment
 from mnistjax.evaluation.analysis import Analysis
-from mnistjax.plots.mosaic import as_grey, draw_mosaic
+from mnistjax.plots.mosaic import as_gray, draw_mosaic
 from mnistjax.plots.style import SIGNED, draw_message, shorten, styled
 from mnistjax.training import scale_pixels
 
@@ -19,20 +20,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 10
-_MOST_ROWS = 12
+_MAX_ROWS = 12
 
 
 @styled
-def plot_samples(split: Split, info: DatasetInfo) -> Figure:
-    """Shows the first images of each class, dark on light, a row a class.
+def samples(split: Split, info: DatasetInfo) -> Figure:
+    """Draws the first images of each class, dark on light, one row per class.
 
-    Above twelve classes it is one image of each, with the name below.
+    With more than twelve classes it is one image of each, with the name below.
 
     Args:
         split: the images; a class may have a few of them, or none.
         info: the data set, for its classes.
+
+    Returns:
+        The figure.
     """
-    many = info.num_classes > _MOST_ROWS
+    many = info.num_classes > _MAX_ROWS
     wanted = 1 if many else _COLUMNS
     found = [np.flatnonzero(split.labels == label)[:wanted] for label in range(info.num_classes)]
     names = [shorten(name, 8 if many else 14) for name in info.class_names]
@@ -40,7 +44,7 @@ def plot_samples(split: Split, info: DatasetInfo) -> Figure:
         wanted * label + rank for label, some in enumerate(found) for rank in range(len(some))
     ]
     return draw_mosaic(
-        as_grey(split.images[np.concatenate(found)]),
+        as_gray(split.images[np.concatenate(found)]),
         [names[label] for label, some in enumerate(found) for _ in some] if many else (),
         title=f"The first images of each class: {shorten(info.name, 40)}",
         columns=_COLUMNS,
@@ -51,23 +55,26 @@ def plot_samples(split: Split, info: DatasetInfo) -> Figure:
 
 
 @styled
-def plot_augmentation(
+def augmentation(
     split: Split, augment: Augment, *, seed: int, images: int = 6, variants: int = 9
 ) -> Figure:
-    """Shows images as they are, in the first column, and as a training run may see them.
+    """Draws images as they are, in the first column, and as training may see them.
 
     Args:
         split: the images; the first ones are shown.
-        augment: what training does to them, `(images, *, key) -> images`.
+        augment: the random change, `(images, *, key) -> images`, of float images in [0, 1].
         seed: decides what it draws.
         images: how many images, each in its row.
         variants: how many versions of each.
+
+    Returns:
+        The figure.
     """
     originals = split.images[:images]
     repeated = jnp.repeat(scale_pixels(jnp.asarray(originals)), variants, axis=0)
     changed = augment(repeated, key=jax.random.key(seed))
-    grey = np.asarray(changed).mean(-1).reshape(len(originals), variants, *originals.shape[1:3])
-    rows = np.concatenate([as_grey(originals)[:, None], grey], 1)
+    gray = np.asarray(changed).mean(-1).reshape(len(originals), variants, *originals.shape[1:3])
+    rows = np.concatenate([as_gray(originals)[:, None], gray], 1)
     return draw_mosaic(
         rows.reshape(-1, *rows.shape[2:]),
         title="As stored (first column), and as training sees it",
@@ -76,15 +83,18 @@ def plot_augmentation(
 
 
 @styled
-def plot_mistakes(analysis: Analysis, images: np.ndarray, *, limit: int = 40) -> Figure:
-    """Shows the most confident mistakes, each with true class, predicted class and confidence.
+def mistakes(analysis: Analysis, images: np.ndarray, *, max_images: int = 40) -> Figure:
+    """Draws the most confident mistakes, each with true class, predicted class and confidence.
 
     Args:
-        analysis: what `analyse` gave for these images.
-        images: uint8 [N, H, W, C], those that were analysed, in their order.
-        limit: the largest number of images shown.
+        analysis: what `analyze` gave for these images.
+        images: uint8 [N, H, W, C], the images that were analyzed, in their order.
+        max_images: the largest number of images shown.
+
+    Returns:
+        The figure.
     """
-    wrong = analysis.mistakes[:limit]
+    wrong = analysis.mistakes[:max_images]
     if not len(wrong):
         return draw_message(f"No mistake among {len(analysis.labels):,} images")
     captions = [
@@ -99,7 +109,7 @@ def plot_mistakes(analysis: Analysis, images: np.ndarray, *, limit: int = 40) ->
     count = len(analysis.mistakes)
     which = f"{count:,}" if len(wrong) == count else f"{len(wrong)} most confident of {count:,}"
     return draw_mosaic(
-        as_grey(images[wrong]),
+        as_gray(images[wrong]),
         captions,
         title=f"The {which} mistakes: true → predicted, confidence",
         columns=8,
@@ -113,47 +123,53 @@ def _caption(true: str, predicted: str, confidence: float) -> str:
 
 
 @styled
-def plot_filters(filters: np.ndarray, *, limit: int = 64) -> Figure:
-    """Shows the weights of the first layer as images, all on one scale around zero.
+def filters(weights: np.ndarray, *, max_filters: int = 64) -> Figure:
+    """Draws the weights of the first layer as images, all on one scale around zero.
 
     Args:
-        filters: float [N, h, w], as `first_layer_filters` gives them.
-        limit: the largest number of filters shown, the first ones.
+        weights: float [N, h, w], as `first_layer_filters` gives them.
+        max_filters: the largest number of filters shown, the first ones.
+
+    Returns:
+        The figure.
     """
-    shown = filters[:limit]
+    shown = weights[:max_filters]
     largest = float(np.abs(shown).max(initial=0)) or 1.0
-    which = f"first {len(shown)} of {len(filters)}" if len(shown) < len(filters) else len(shown)
+    which = f"first {len(shown)} of {len(weights)}" if len(shown) < len(weights) else len(shown)
     return draw_mosaic(
         shown,
-        title=f"What the first layer looks for: {which} filters",
+        title=f"Weights of the first layer: {which} filters",
         columns=8 if len(shown) > _COLUMNS else 5,
         limits=(-largest, largest),
-        colours=SIGNED,
+        colormap=SIGNED,
         key=(f"{-largest:.2g}", f"{largest:.2g}"),
     )
 
 
 @styled
-def plot_saliency(images: np.ndarray, saliency: np.ndarray, labels: Sequence[str]) -> Figure:
-    """Shows images, and below each how every pixel moves the score of its class.
+def saliency(images: np.ndarray, gradients: np.ndarray, names: Sequence[str]) -> Figure:
+    """Draws images, and below each how every pixel changes the score of a class.
 
     Args:
         images: uint8 [N, H, W, C].
-        saliency: float [N, H, W], gradients of a logit by the pixels; each is scaled to its own
-            largest value.
-        labels: N names, of the classes whose logits were looked at.
+        gradients: float [N, H, W], as `mnistjax.evaluation.saliency` gives them; each is scaled to
+            its own largest value.
+        names: N names, of the classes whose logits were looked at.
+
+    Returns:
+        The figure.
     """
     from matplotlib import colormaps
 
-    largest = np.abs(saliency).max((1, 2), initial=1e-12, keepdims=True)
-    above = colormaps["Greys"](as_grey(images))
-    below = colormaps[SIGNED]((1 + saliency / largest) / 2)
+    largest = np.abs(gradients).max((1, 2), initial=1e-12, keepdims=True)
+    above = colormaps["Greys"](as_gray(images))
+    below = colormaps[SIGNED]((1 + gradients / largest) / 2)
     return draw_mosaic(
         np.concatenate([above, below], 1),
-        [shorten(label, 12) for label in labels],
-        title="How a brighter pixel moves the score of the class",
+        [shorten(name, 12) for name in names],
+        title="How a brighter pixel changes the score of the class",
         columns=5,
         limits=(-1, 1),
-        colours=SIGNED,
+        colormap=SIGNED,
         key=("lowers it", "raises it"),
     )

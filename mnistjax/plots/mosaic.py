@@ -19,7 +19,7 @@ _LETTER = 0.62 * _LETTERS / 72
 _MARGIN, _TITLE, _KEY, _LARGEST = 0.08, 0.3, 0.5, 0.75
 
 
-def as_grey(images: np.ndarray) -> np.ndarray:
+def as_gray(images: np.ndarray) -> np.ndarray:
     """Returns images uint8 [N, H, W, C] as float [N, H, W], 0 to 1, averaged over channels."""
     return images.mean(-1) / 255
 
@@ -33,21 +33,21 @@ def draw_mosaic(
     places: Sequence[int] | None = None,
     row_names: Sequence[str] = (),
     limits: tuple[float, float] = (0.0, 1.0),
-    colours: str = "Greys",
+    colormap: str = "Greys",
     key: tuple[str, str] | None = None,
 ) -> Figure:
     """Draws a mosaic of images; its first axes are measured in inches.
 
     Args:
-        images: float [N, H, W], or [N, H, W, 4] where they have colours already.
+        images: float [N, H, W], or [N, H, W, 4] where they are RGBA already.
         captions: N texts, each of a few lines, or none at all.
-        title: what is seen.
-        columns: images a row.
+        title: a line above the images.
+        columns: images per row.
         places: the place of each image, counted along the rows; 0 to N - 1 if None.
         row_names: a name for each row, or none; there are as many rows as names then.
-        limits: the values drawn in the first and in the last colour of `colours`.
-        colours: name of a colour map.
-        key: what the two limits mean, for a colour bar below.
+        limits: the values drawn in the first and in the last color of `colormap`.
+        colormap: name of a matplotlib colormap.
+        key: what the two limits mean, for a color bar below.
     """
     height, width = images.shape[1:3]
     where = np.arange(len(images)) if places is None else np.asarray(places, int)
@@ -68,13 +68,13 @@ def draw_mosaic(
         row, column = divmod(int(place), columns)
         middle, top = left + (column + 0.5) * cell, _TITLE + row * pitch
         corner = (middle - scale * width / 2, top)
-        _draw_image(axes, image, corner, scale, limits, colours)
+        _draw_image(axes, image, corner, scale, limits, colormap)
         if captions:
             below = top + scale * height + 0.15 * _LINE
             text = captions[index]
             axes.text(middle, below, text, size=_LETTERS, ha="center", va="top", linespacing=1.15)
     if key:
-        _draw_key(figure, limits, colours, key)
+        _draw_key(figure, limits, colormap, key)
     return figure
 
 
@@ -93,7 +93,7 @@ def _draw_image(
     corner: tuple[float, float],
     scale: float,
     limits: tuple[float, float],
-    colours: str,
+    colormap: str,
 ) -> None:
     from matplotlib.image import AxesImage
     from matplotlib.patches import Rectangle
@@ -101,7 +101,7 @@ def _draw_image(
     (left, top), (height, width) = corner, scale * np.array(image.shape[:2])
     extent = (left, left + width, top + height, top)
     # Not axes.imshow: it would bend the axes to the shape of each image.
-    drawn = AxesImage(axes, cmap=colours, interpolation="nearest", extent=extent)
+    drawn = AxesImage(axes, cmap=colormap, interpolation="nearest", extent=extent)
     drawn.set_data(image)
     drawn.set_clim(*limits)
     axes.add_image(drawn)
@@ -109,7 +109,7 @@ def _draw_image(
 
 
 def _draw_key(
-    figure: Figure, limits: tuple[float, float], colours: str, key: tuple[str, str]
+    figure: Figure, limits: tuple[float, float], colormap: str, key: tuple[str, str]
 ) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -117,7 +117,7 @@ def _draw_key(
     height = figure.get_figheight()
     strip = figure.add_axes((0.3, 0.28 / height, 0.4, 0.1 / height))
     low, high = limits
-    scale = ScalarMappable(Normalize(*limits), colours)
+    scale = ScalarMappable(Normalize(*limits), colormap)
     bar = figure.colorbar(scale, cax=strip, orientation="horizontal")
     bar.set_ticks([low, (low + high) / 2, high], labels=[key[0], "0", key[1]])
     bar.outline.set_linewidth(0.6)

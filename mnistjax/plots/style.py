@@ -1,4 +1,4 @@
-"""What all plots share: their look, and the way to a PNG file."""
+"""What all plots share: their style, and rendering to a PNG file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Arguments = ParamSpec("Arguments")
 
 # Inches; a column of text. At this width letters of 9 points stay legible on a phone.
 WIDTH = 5.2
-# A dark and a light tone: told apart in grey, and with any kind of colour vision.
-DARK, LIGHT, GREY, FRAME = "#12355b", "#cf8a1d", "#5f6672", "#c9cdd4"
-SIGNED = "cividis"  # Blue, grey, yellow; in black and white from dark to light.
+# A dark and a light tone: told apart in gray, and with any kind of color vision.
+DARK, LIGHT, GRAY, FRAME = "#12355b", "#cf8a1d", "#5f6672", "#c9cdd4"
+SIGNED = "cividis"  # Blue, gray, yellow; in black and white from dark to light.
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -28,15 +28,15 @@ _STYLE = {
     "axes.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#dfe2e7",
     "grid.linewidth": 0.6,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelcolor": "black",
     "ytick.labelcolor": "black",
     "legend.fontsize": 8.5,
@@ -44,13 +44,13 @@ _STYLE = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
     "hatch.linewidth": 0.7,
-    # Names of classes and data sets are anybody's: a dollar sign in one opens no formula.
+    # Names of classes and data sets are free text: a dollar sign in one opens no formula.
     "text.parse_math": False,
 }
 
 
 def styled(plot: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Makes a plot look as it does here, whatever the caller has set matplotlib to."""
+    """Draws a plot in the style of this module, whatever the caller's matplotlib settings are."""
 
     @functools.wraps(plot)
     def draw(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
@@ -71,7 +71,20 @@ def new_figure(width: float = WIDTH, height: float = 3.2) -> Figure:
 
 
 def render_png(figure: Figure, *, dots_per_inch: int = 160) -> bytes:
-    """Returns a figure as the bytes of a PNG file; the same numbers, drawn anew, give the same."""
+    """Renders a figure as the bytes of a PNG file; equal figures give equal bytes.
+
+    Args:
+        figure: what a plot of this package returned.
+        dots_per_inch: resolution; a figure is 5.2 inches wide or more.
+
+    Returns:
+        The content of the file.
+
+    >>> from mnistjax import plots
+    >>> history = [{"epoch": 1.0, "train_loss": 0.3, "train_accuracy": 0.9}]
+    >>> plots.render_png(plots.learning_curves(history))[1:4]
+    b'PNG'
+    """
     from matplotlib import style
 
     buffer = io.BytesIO()
@@ -89,7 +102,7 @@ def shorten(name: str, length: int) -> str:
 
 
 def draw_message(text: str) -> Figure:
-    """Returns a figure that says, in one sentence, why there is nothing to see."""
+    """Returns a figure with one sentence, why there is nothing to show."""
     figure = new_figure(height=1.2)
     axes = figure.subplots()
     axes.set_axis_off()

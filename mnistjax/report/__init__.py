@@ -1,4 +1,4 @@
-"""The page about a run."""
+"""The page about a run: `report.html`, and its images as files in `plots/`."""
 
-from mnistjax.report.fitting import fit as fit
+from mnistjax.report.callback import WriteReport as WriteReport
 from mnistjax.report.page import write_report as write_report

@@ -1,4 +1,4 @@
-"""A run as one page: `report.html` opens from disk, loads nothing, and shows what was learned."""
+"""A run as one page: `report.html` opens from disk and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ import numpy as np
 from mnistjax.atomic import atomic_path, write_text_atomically
 from mnistjax.data import Dataset
 from mnistjax.errors import RunError
-from mnistjax.evaluation.analysis import Analysis, Calibration, analyse, known_wrong_labels
-from mnistjax.evaluation.inference import check_same_kind, predict_probabilities
-from mnistjax.evaluation.robustness import Robustness, measure_robustness
-from mnistjax.report.pictures import Picture, draw_pictures, encode_image
-from mnistjax.runs import TrainedModel, load_weights, read_metrics, read_result
-from mnistjax.runs.directory import METRICS, PLOTS, REPORT, RESULT
+from mnistjax.evaluation import (
+    Analysis,
+    Calibration,
+    Robustness,
+    analyze,
+    find_label_errors,
+    measure_robustness,
+)
+from mnistjax.report.pictures import ReportImage, draw_pictures, encode_image
+from mnistjax.runs import TrainedModel
+from mnistjax.runs.directory import PLOTS, REPORT
 
-_MOST_MISTAKES = 1000
+_MAX_MISTAKES = 1000
 _ROBUSTNESS_IMAGES = 1000  # All of MNIST, 31 times over, would take most of a minute.
 _MATRIX_CLASSES = 20  # A larger matrix is a picture: as a table it would be wider than a page.
 _SHADES = 5
-_MOST_EPOCHS = 12
+_MAX_EPOCHS = 12
 _RESULT_KEYS = {
     *("model", "parameters", "source", "train_count", "validation_count", "test_count", "epochs"),
     *("steps", "validation_accuracy", "train_seconds", "compile_seconds", "total_seconds"),
     *("images_per_second", "device", "device_count", "versions"),
 }
-_METRICS_KEYS = {
+_ROW_KEYS = {
     *("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"),
 }
 _SECTIONS = (
@@ -50,76 +55,80 @@ _SECTIONS = (
 
 
 def write_report(
-    run: str | os.PathLike[str],
+    trained: TrainedModel,
     dataset: Dataset,
+    workdir: str | os.PathLike[str],
     *,
     output: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Writes `report.html` of a finished run, and its pictures to `plots/` of the run directory.
+    """Writes the report of a finished run: `report.html`, and its images to `plots/*.png`.
 
-    The page holds everything in one file: figures, learning curves, confusion matrix, all mistakes
-    with a filter, calibration, robustness, a look inside the network, the data, the settings. The
-    same run gives the same bytes on the same machine.
+    The page holds everything in one file: metrics, learning curves, confusion matrix, mistakes with
+    a filter, calibration, robustness, a look inside the network, the data, the settings. The same
+    run gives the same bytes on the same machine with the same number of threads.
 
     Args:
-        run: the run directory.
-        dataset: the data set that the network was trained on.
-        output: the file to write; `report.html` in the run directory if None.
-        seed: decides what is drawn at random: corruptions, augmentation, the embedding.
+        trained: the network with the result and the history of its run, as `fit(...).trained` and
+            `load_run(run)` give it.
+        dataset: the data set that it was trained on.
+        workdir: the directory of the run; it is made if it is missing.
+        output: the page; `report.html` in `workdir` if None.
+        seed: decides what is drawn at random: samples of the test images, corruptions,
+            augmentation, the projection.
 
     Returns:
         The path of the page.
 
     Raises:
-        RunNotFoundError: there is no such run.
-        RunError: the run has not come to its end, its files are damaged, or the report cannot be
-            written.
+        RunError: the result or the history of the run is missing, or the report cannot be written.
         ConfigError: the data set has other classes, or images of another shape, than the network.
     """
-    trained = load_weights(run)
-    result, history = _read_figures(Path(run))
-    check_same_kind(trained.info, dataset.info, run)
-    images, labels = dataset.test.images, dataset.test.labels
-    probabilities = predict_probabilities(trained.model, trained.variables, images)
-    doubtful = known_wrong_labels(dataset)
-    analysis = analyse(probabilities, labels, dataset.info, known_wrong=doubtful)
-    robustness = measure_robustness(
-        trained.model, trained.variables, dataset.test, seed=seed, limit=_ROBUSTNESS_IMAGES
-    )
-    pictures = draw_pictures(trained, dataset, analysis, robustness, history, seed=seed)
+    directory = Path(workdir)
+    if directory.is_file():
+        raise RunError(f"expected the directory of a run, found the file {directory}")
+    result = _check_run(trained)
+    analysis = analyze(trained, dataset)
+    robustness = measure_robustness(trained, dataset.test, seed=seed, max_images=_ROBUSTNESS_IMAGES)
+    pictures = draw_pictures(trained, dataset, analysis, robustness, seed=seed)
     page = _render(
         {
             **_describe_run(trained, dataset, result),
-            **_describe_history(history),
+            **_describe_history(trained.history),
             **_describe_analysis(analysis),
-            **_describe_mistakes(analysis, images, doubtful),
+            **_describe_mistakes(analysis, dataset),
             **_describe_robustness(robustness),
             "pictures": {name: _describe_picture(picture) for name, picture in pictures.items()},
         }
     )
-    return _write(Path(run), Path(output) if output else Path(run) / REPORT, page, pictures)
+    return _write(directory, Path(output) if output else directory / REPORT, page, pictures)
 
 
-def _read_figures(run: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Reads `result.json` and `metrics.jsonl`, and checks that they hold what a report shows."""
-    if not run.is_dir():
-        raise RunError(f"expected the directory of a run, found the file {run}")
-    result, history = read_result(run), read_metrics(run)
-    expected = [(RESULT, result, _RESULT_KEYS), *((METRICS, row, _METRICS_KEYS) for row in history)]
-    for name, found, keys in expected:
+def _check_run(trained: TrainedModel) -> Mapping[str, Any]:
+    """Returns the result of the run; checks that it and the history hold what a report shows."""
+    result, history = trained.result, trained.history
+    if result is None or not history:
+        raise RunError(
+            "expected a finished run, found a network without the result and the history of one: "
+            "load_run(run) reads them from the directory of a run"
+        )
+    for name, found, keys in (
+        ("result", result, _RESULT_KEYS),
+        *(("history", row, _ROW_KEYS) for row in history),
+    ):
         missing = sorted(keys - found.keys())
         if missing:
             raise RunError(
-                f"expected {', '.join(missing)} in {run / name}, as this version of mnistjax writes"
+                f"expected {', '.join(missing)} in the {name} of the run, as this version of "
+                f"mnistjax writes, found {', '.join(sorted(found)) or 'nothing'}"
             )
-    return result, history
+    return result
 
 
-def _write(run: Path, output: Path, page: str, pictures: Mapping[str, Picture]) -> Path:
+def _write(directory: Path, output: Path, page: str, pictures: Mapping[str, ReportImage]) -> Path:
     try:
         for name, picture in pictures.items():
-            with atomic_path(run / PLOTS / f"{name}.png") as temporary:
+            with atomic_path(directory / PLOTS / f"{name}.png") as temporary:
                 temporary.write_bytes(picture.png)
         write_text_atomically(output, page)
     except OSError as error:
@@ -147,7 +156,7 @@ def _describe_run(
     notes = []
     if trained.config.validation_fraction:
         notes.append(
-            "Training figures are means over the epoch while the weights still change, with "
+            "Training metrics are means over the epoch while the weights still change, with "
             "dropout and augmentation where the run has them, so validation may look better."
         )
     if trained.config.patience is not None:
@@ -166,7 +175,7 @@ def _describe_run(
 
 
 def _describe_history(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    chosen = np.linspace(0, len(history) - 1, min(len(history), _MOST_EPOCHS)).round().astype(int)
+    chosen = np.linspace(0, len(history) - 1, min(len(history), _MAX_EPOCHS)).round().astype(int)
     return {"epochs": [history[index] for index in chosen], "epoch_count": len(history)}
 
 
@@ -214,11 +223,9 @@ def _describe_matrix(confusion: np.ndarray) -> list[list[dict[str, Any]]]:
     ]
 
 
-def _describe_mistakes(
-    analysis: Analysis, images: np.ndarray, doubtful: Sequence[int]
-) -> dict[str, Any]:
-    shown = analysis.mistakes[:_MOST_MISTAKES]
-    known = set(doubtful)
+def _describe_mistakes(analysis: Analysis, dataset: Dataset) -> dict[str, Any]:
+    shown = analysis.mistakes[:_MAX_MISTAKES]
+    label_errors = set(find_label_errors(dataset))
     sides = {"true": analysis.labels[shown], "predicted": analysis.predictions[shown]}
     mistakes = [
         {
@@ -226,8 +233,8 @@ def _describe_mistakes(
             "true": int(true),
             "predicted": int(predicted),
             "confidence": float(analysis.confidences[index]),
-            "doubtful": int(index) in known,
-            "uri": encode_image(images[index]),
+            "label_error": int(index) in label_errors,
+            "uri": encode_image(dataset.test.images[index]),
         }
         for index, true, predicted in zip(shown, sides["true"], sides["predicted"], strict=True)
     ]
@@ -242,7 +249,7 @@ def _describe_mistakes(
         "mistakes": mistakes,
         "mistake_count": len(analysis.mistakes),
         "options": options,
-        "doubtful": known,
+        "label_errors": label_errors,
     }
 
 
@@ -257,7 +264,7 @@ def _describe_robustness(rows: Sequence[Robustness]) -> dict[str, Any]:
     }
 
 
-def _describe_picture(picture: Picture) -> dict[str, Any]:
+def _describe_picture(picture: ReportImage) -> dict[str, Any]:
     width, height = picture.size
     return {"uri": picture.uri, "alt": picture.description, "width": width, "height": height}
 
@@ -291,12 +298,12 @@ def _render(facts: Mapping[str, Any]) -> str:
 
 
 def _hash(text: str) -> str:
-    """Returns what a Content-Security-Policy lets a style or script of this text in by."""
+    """Returns the hash by which a Content-Security-Policy admits a style or script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def _name_seconds(seconds: float) -> str:
-    """Words a duration: 0.8 s, 28.4 s, 3 min 20 s."""
+    """Returns a duration in words: 0.8 s, 28.4 s, 3 min 20 s."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"

@@ -1,4 +1,4 @@
-"""The pictures of a report: what each shows, in words, and as a PNG file."""
+"""The images of a report: each as a PNG file, with a description in words."""
 
 from __future__ import annotations
 
@@ -6,26 +6,32 @@ import base64
 import contextlib
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mnistjax import plots
 from mnistjax.data import Dataset
 from mnistjax.errors import ConfigError
-from mnistjax.evaluation.analysis import Analysis
-from mnistjax.evaluation.insight import embed, first_layer_filters, hidden_features, saliency
-from mnistjax.evaluation.robustness import Robustness
-from mnistjax.plots.mosaic import as_grey
+from mnistjax.evaluation import (
+    Analysis,
+    Robustness,
+    draw_sample,
+    first_layer_filters,
+    hidden_features,
+    project_2d,
+    saliency,
+)
+from mnistjax.plots.mosaic import as_gray
 from mnistjax.runs import TrainedModel, build_augment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # t-SNE of a thousand images takes two seconds, of ten thousand a minute.
-_EMBEDDED = 1000
+_PROJECTED = 1000
 _EXPLAINED = 10
 
 _DESCRIPTIONS = {
@@ -38,14 +44,14 @@ _DESCRIPTIONS = {
     "reliability": "Line chart of accuracy against confidence, above a histogram of confidence",
     "robustness": "Line charts of accuracy against the strength of each corruption",
     "filters": "The weights of the first layer as small images",
-    "saliency": "Test images, each above a map of how its pixels move the score of its class",
+    "saliency": "Test images, each above a map of how its pixels change the score of its class",
     "embedding": "Scatter plot of test images in the plane, by class",
 }
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture as a page needs it.
+class ReportImage:
+    """An image as a page needs it.
 
     Attributes:
         png: bytes of the PNG file.
@@ -62,7 +68,7 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The picture as a `data:` address."""
+        """The image as a `data:` address."""
         return data_uri(self.png)
 
 
@@ -76,76 +82,72 @@ def draw_pictures(
     dataset: Dataset,
     analysis: Analysis,
     robustness: Sequence[Robustness],
-    history: Sequence[Mapping[str, Any]],
     *,
     seed: int,
-) -> dict[str, Picture]:
-    """Draws every picture that a run has material for.
+) -> dict[str, ReportImage]:
+    """Draws every image that a run has material for.
 
     Args:
-        trained: the network.
+        trained: the network, with the history of its run.
         dataset: what it was trained and measured on.
-        analysis: what it says of all test images.
+        analysis: its analysis on all test images.
         robustness: its accuracies on worse images.
-        history: the lines of `metrics.jsonl`.
-        seed: decides what augmentation draws, and the embedding.
+        seed: decides what augmentation draws, which images are projected, and how.
 
     Returns:
-        The pictures by name. There is no augmentation where the run has none, and no look inside a
-        network that does not allow it.
+        The images by name, one of `PLOT_NAMES`. There is no augmentation where the run has none,
+        and no look inside a network that does not allow it.
     """
     figures = {
-        "samples": plots.plot_samples(dataset.train, dataset.info),
-        "class_distribution": plots.plot_class_distribution(dataset),
-        "learning_curves": plots.plot_learning_curves(history),
-        "confusion": plots.plot_confusion(analysis),
-        "mistakes": plots.plot_mistakes(analysis, dataset.test.images),
-        "reliability": plots.plot_reliability(analysis),
-        "robustness": plots.plot_robustness(robustness),
-        "saliency": _plot_saliency(trained, dataset, analysis),
+        "samples": plots.samples(dataset.train, dataset.info),
+        "class_distribution": plots.class_distribution(dataset),
+        "learning_curves": plots.learning_curves(trained.history),
+        "confusion": plots.confusion(analysis),
+        "mistakes": plots.mistakes(analysis, dataset.test.images),
+        "reliability": plots.reliability(analysis),
+        "robustness": plots.robustness(robustness),
+        "saliency": _draw_saliency(trained, dataset, analysis),
     }
     augment = build_augment(trained.config)
     if augment:
-        figures["augmentation"] = plots.plot_augmentation(dataset.train, augment, seed=seed)
+        figures["augmentation"] = plots.augmentation(dataset.train, augment, seed=seed)
     with contextlib.suppress(ConfigError):
-        filters = first_layer_filters(
-            trained.model, trained.variables, image_shape=dataset.info.image_shape
-        )
-        figures["filters"] = plots.plot_filters(filters)
+        figures["filters"] = plots.filters(first_layer_filters(trained))
     with contextlib.suppress(ConfigError):
-        figures["embedding"] = _plot_embedding(trained, dataset, seed)
+        figures["embedding"] = _draw_projection(trained, dataset, seed)
     return {
-        name: Picture(plots.render_png(figure), _DESCRIPTIONS[name])
+        name: ReportImage(plots.render_png(figure), _DESCRIPTIONS[name])
         for name, figure in figures.items()
     }
 
 
-def _plot_saliency(trained: TrainedModel, dataset: Dataset, analysis: Analysis) -> Figure:
-    """Shows the first image of each class that is recognised, of the first ten such classes."""
+def _draw_saliency(trained: TrainedModel, dataset: Dataset, analysis: Analysis) -> Figure:
+    """Draws the first recognized image of each class, of the first ten such classes."""
     right = np.flatnonzero(analysis.predictions == analysis.labels)
-    # Of a network that is never right, what it takes each image for.
+    # A network that is never right is shown with the classes that it predicts.
     candidates = right if len(right) else np.arange(len(analysis.labels))
     classes, first = np.unique(analysis.predictions[candidates], return_index=True)
     chosen, classes = candidates[first][:_EXPLAINED], classes[:_EXPLAINED]
     images = dataset.test.images[chosen]
-    gradients = saliency(trained.model, trained.variables, images, classes)
+    gradients = saliency(trained, images, classes)
     names = [analysis.class_names[label] for label in classes]
-    return plots.plot_saliency(images, gradients, names)
+    return plots.saliency(images, gradients, names)
 
 
-def _plot_embedding(trained: TrainedModel, dataset: Dataset, seed: int) -> Figure:
-    images, labels = dataset.test.images[:_EMBEDDED], dataset.test.labels[:_EMBEDDED]
-    features = hidden_features(trained.model, trained.variables, images)
+def _draw_projection(trained: TrainedModel, dataset: Dataset, seed: int) -> Figure:
+    sample = draw_sample(dataset.test, _PROJECTED, seed=seed)
+    features = hidden_features(trained, sample.images)
     if not np.ptp(features, axis=0).any():
         raise ConfigError("expected features that differ between images, found them all alike")
-    return plots.plot_embedding(embed(features, method="tsne", seed=seed), labels, dataset.info)
+    points = project_2d(features, method="tsne", seed=seed)
+    return plots.projection(points, sample.labels, dataset.info)
 
 
 def encode_image(image: np.ndarray) -> str:
     """Returns an image, uint8 [H, W, C], as the `data:` address of a small PNG, dark on light."""
     from PIL import Image
 
-    ink = np.round(255 * (1 - as_grey(image[None])[0])).astype(np.uint8)
+    ink = np.round(255 * (1 - as_gray(image[None])[0])).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(ink).save(buffer, "PNG", optimize=True)
     return data_uri(buffer.getvalue())

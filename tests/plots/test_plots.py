@@ -15,9 +15,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 import mnistjax
-from mnistjax import Dataset, DatasetInfo, Robustness, Split, analyse
-from mnistjax.evaluation.comparison import ComparisonRow
+from mnistjax import Dataset, DatasetInfo, Split, plots
+from mnistjax.evaluation import ComparisonRow, Robustness, analyze_logits
 from mnistjax.plots.style import shorten
+from mnistjax.runs import build_augment
 
 LONG = ("T-shirt/top", "an extraordinarily long name\nof two lines", "$x^", r"\frac$", "<b>&amp;")
 # Name, classes, images, image shape, class names, share of wrong predictions.
@@ -25,7 +26,7 @@ CASES = {
     "digits": (10, 300, (28, 28, 1), (), 0.1),
     "two classes, three images": (2, 3, (5, 9, 1), (), 0.0),
     "sixty-two classes": (62, 400, (8, 8, 1), (), 0.3),
-    "thirteen classes of tall colour images": (13, 60, (40, 12, 3), (), 0.5),
+    "thirteen classes of tall color images": (13, 60, (40, 12, 3), (), 0.5),
     "names": (5, 80, (12, 12, 1), LONG, 0.4),
     "all right": (10, 50, (28, 28, 1), (), 0.0),
     "all wrong": (3, 50, (12, 12, 1), (), 1.0),
@@ -44,7 +45,7 @@ def make_case(name):
     peak = (labels + (rng.random(count) < wrong)) % classes
     probabilities[np.arange(count), peak] += rng.uniform(1.1, 3, count)
     probabilities /= probabilities.sum(1, keepdims=True)
-    return info, Split(images, labels), analyse(probabilities, labels, info)
+    return info, Split(images, labels), analyze_logits(np.log(probabilities), labels, info)
 
 
 @pytest.fixture(params=CASES)
@@ -63,7 +64,7 @@ def pictures(figure):
 def assert_renders(figure):
     """It becomes a PNG, wide enough to be read and not blank."""
     assert isinstance(figure, Figure)
-    image = np.asarray(Image.open(io.BytesIO(mnistjax.render_png(figure))).convert("L"))
+    image = np.asarray(Image.open(io.BytesIO(plots.render_png(figure))).convert("L"))
     assert image.shape[1] >= 800
     assert image.min() < 100
     assert image.max() > 250
@@ -71,7 +72,7 @@ def assert_renders(figure):
 
 def test_samples_are_the_first_images_of_each_class(case):
     info, split, _ = case
-    figure = mnistjax.plot_samples(split, info)
+    figure = plots.samples(split, info)
     assert_renders(figure)
     wanted = 10 if info.num_classes <= 12 else 1
     expected = np.concatenate(
@@ -85,7 +86,7 @@ def test_samples_are_the_first_images_of_each_class(case):
 def test_the_bars_of_the_class_distribution_are_the_counts(case):
     info, split, _ = case
     half = Split(split.images[: -(-len(split) // 2)], split.labels[: -(-len(split) // 2)])
-    figure = mnistjax.plot_class_distribution(Dataset(split, half, info))
+    figure = plots.class_distribution(Dataset(split, half, info))
     assert_renders(figure)
     bars = figure.axes[0].containers
     assert [bar.get_label() for bar in bars] == [
@@ -106,7 +107,7 @@ def test_augmentation_shows_each_image_and_then_its_variants(case):
         assert images.max() <= 1
         return images * 0.5
 
-    figure = mnistjax.plot_augmentation(split, darken, seed=0, images=3, variants=4)
+    figure = plots.augmentation(split, darken, seed=0, images=3, variants=4)
     assert_renders(figure)
     shown = min(3, len(split))
     rows = np.stack(pictures(figure)).reshape(shown, 5, *info.image_shape[:2])
@@ -117,10 +118,9 @@ def test_augmentation_shows_each_image_and_then_its_variants(case):
 
 def test_augmentation_is_drawn_by_the_seed():
     _, split, _ = make_case("digits")
-    augment = mnistjax.build_augment(mnistjax.TrainConfig(shift=2))
+    augment = build_augment(mnistjax.TrainConfig(shift=2))
     same, again, other = (
-        np.stack(pictures(mnistjax.plot_augmentation(split, augment, seed=seed)))
-        for seed in (0, 0, 1)
+        np.stack(pictures(plots.augmentation(split, augment, seed=seed))) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(same, again)
     assert (same != other).any()
@@ -143,7 +143,7 @@ def history(epochs, *, validation, smallest=0.01):
 @pytest.mark.parametrize("validation", [True, False])
 def test_learning_curves_run_through_the_rows(epochs, validation):
     rows = history(epochs, validation=validation)
-    figure = mnistjax.plot_learning_curves(rows)
+    figure = plots.learning_curves(rows)
     assert_renders(figure)
     for axes, what, factor in zip(figure.axes, ("loss", "accuracy"), (1, 100), strict=True):
         lines = {line.get_label(): line for line in axes.lines}
@@ -158,14 +158,14 @@ def test_learning_curves_run_through_the_rows(epochs, validation):
 
 def test_a_loss_of_zero_has_a_place_on_the_scale():
     rows = [*history(5, validation=False), {**history(1, validation=False)[0], "train_loss": 0.0}]
-    figure = mnistjax.plot_learning_curves(rows)
+    figure = plots.learning_curves(rows)
     assert figure.axes[0].get_yscale() == "linear"
     assert_renders(figure)
 
 
 def test_the_confusion_matrix_shows_its_counts_and_shades_mistakes_alone(case):
     info, _, analysis = case
-    figure = mnistjax.plot_confusion(analysis)
+    figure = plots.confusion(analysis)
     assert_renders(figure)
     (shades,) = pictures(figure)
     np.testing.assert_array_equal(np.diagonal(shades), 0)
@@ -179,7 +179,7 @@ def test_the_confusion_matrix_shows_its_counts_and_shades_mistakes_alone(case):
 
 def test_mistakes_are_the_most_confident_with_their_captions(case):
     _, split, analysis = case
-    figure = mnistjax.plot_mistakes(analysis, split.images, limit=7)
+    figure = plots.mistakes(analysis, split.images, max_images=7)
     wrong = analysis.mistakes[:7]
     if not len(wrong):
         assert texts(figure) == [f"No mistake among {len(split):,} images"]
@@ -193,7 +193,7 @@ def test_mistakes_are_the_most_confident_with_their_captions(case):
 
 def test_reliability_shows_the_filled_bins(case):
     _, _, analysis = case
-    figure = mnistjax.plot_reliability(analysis)
+    figure = plots.reliability(analysis)
     assert_renders(figure)
     curve, counts = figure.axes
     filled = analysis.calibration.counts > 0
@@ -205,7 +205,7 @@ def test_reliability_shows_the_filled_bins(case):
 
 
 @pytest.mark.parametrize("kinds", [1, 2, 8])
-def test_robustness_has_a_panel_a_corruption(kinds):
+def test_robustness_has_a_panel_per_corruption(kinds):
     rows = [Robustness("none", 0.0, "", 0.99, 100)]
     rows += [
         Robustness(f"kind {kind}", strength, "pixels", 1 / (1 + kind + strength), 100)
@@ -213,7 +213,7 @@ def test_robustness_has_a_panel_a_corruption(kinds):
         for strength in (1.0, 2.0, 4.0)
     ]
     for given in (rows, rows[1:]):
-        figure = mnistjax.plot_robustness(given)
+        figure = plots.robustness(given)
         assert_renders(figure)
         panels = [axes for axes in figure.axes if axes.lines]
         assert [axes.get_title(loc="left") for axes in panels] == [
@@ -227,7 +227,7 @@ def test_robustness_has_a_panel_a_corruption(kinds):
 
 
 def test_robustness_without_a_corruption_says_so():
-    figure = mnistjax.plot_robustness([Robustness("none", 0.0, "", 0.99, 100)])
+    figure = plots.robustness([Robustness("none", 0.0, "", 0.99, 100)])
     assert texts(figure) == ["No corruption was measured"]
 
 
@@ -240,7 +240,7 @@ def test_the_bars_of_a_comparison_are_errors_with_every_seed():
         )
         for name, values in zip(("softmax", "a" * 60, "perfect"), accuracies, strict=True)
     ]  # fmt: skip
-    figure = mnistjax.plot_comparison(rows)
+    figure = plots.comparison(rows)
     assert_renders(figure)
     axes = figure.axes[0]
     assert axes.containers[0].datavalues == pytest.approx([7.0, 0.9, 0.0])
@@ -248,18 +248,18 @@ def test_the_bars_of_a_comparison_are_errors_with_every_seed():
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [3, 1, 2]
     assert dots[0].get_xdata() == pytest.approx([8.0, 7.0, 6.0])
-    assert texts(mnistjax.plot_comparison([])) == ["No run was compared"]
+    assert texts(plots.comparison([])) == ["No run was compared"]
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 3), (10, 28, 28), (32, 5, 5), (100, 3, 4)])
 def test_filters_are_drawn_on_one_scale_around_zero(shape):
     filters = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    figure = mnistjax.plot_filters(filters)
+    figure = plots.filters(filters)
     assert_renders(figure)
     np.testing.assert_array_equal(np.stack(pictures(figure)), filters[:64])
     low, high = figure.axes[0].images[0].get_clim()
     assert -low == high == np.abs(filters[:64]).max()
-    assert_renders(mnistjax.plot_filters(np.zeros(shape, np.float32)))
+    assert_renders(plots.filters(np.zeros(shape, np.float32)))
 
 
 def test_saliency_is_dark_where_a_pixel_lowers_the_score_and_light_where_it_raises_it(case):
@@ -268,7 +268,7 @@ def test_saliency_is_dark_where_a_pixel_lowers_the_score_and_light_where_it_rais
     gradients = np.zeros((len(images), *info.image_shape[:2]), np.float32)
     gradients[:, 0, 0], gradients[:, -1, -1] = -3, 3
     labels = [info.class_names[label] for label in split.labels[:6]]
-    figure = mnistjax.plot_saliency(images, gradients, labels)
+    figure = plots.saliency(images, gradients, labels)
     assert_renders(figure)
     height = info.image_shape[0]
     for image, drawn in zip(images, pictures(figure), strict=True):
@@ -278,10 +278,10 @@ def test_saliency_is_dark_where_a_pixel_lowers_the_score_and_light_where_it_rais
         assert below[0, 0] < below[0, 1] < below[-1, -1]
 
 
-def test_an_embedding_draws_every_point_and_names_every_class(case):
+def test_a_projection_draws_every_point_and_names_every_class(case):
     info, split, _ = case
     points = np.random.default_rng(1).normal(size=(len(split), 2))
-    figure = mnistjax.plot_embedding(points, split.labels, info)
+    figure = plots.projection(points, split.labels, info)
     assert_renders(figure)
     axes = figure.axes[0]
     present = np.unique(split.labels)
@@ -297,7 +297,7 @@ def test_a_class_name_that_the_font_lacks_is_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         info = DatasetInfo("kana", 5, names, image_shape=(12, 12, 1))
-        assert_renders(mnistjax.plot_samples(split, info))
+        assert_renders(plots.samples(split, info))
 
 
 def test_shorten_keeps_one_line_of_the_length():
@@ -311,11 +311,11 @@ def test_shorten_keeps_one_line_of_the_length():
 
 def test_plots_leave_the_settings_of_matplotlib_alone_and_do_not_follow_them(monkeypatch):
     rows = history(3, validation=True)
-    usual = mnistjax.render_png(mnistjax.plot_learning_curves(rows))
+    usual = plots.render_png(plots.learning_curves(rows))
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 30.0)
     monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "red")
     before = dict(matplotlib.rcParams)
-    assert mnistjax.render_png(mnistjax.plot_learning_curves(rows)) == usual
+    assert plots.render_png(plots.learning_curves(rows)) == usual
     assert dict(matplotlib.rcParams) == before
 
 
@@ -323,7 +323,7 @@ def test_plots_need_no_pyplot():
     code = (
         "import sys, mnistjax;"
         "row = dict(epoch=1.0, train_loss=1.0, train_accuracy=0.5);"
-        "mnistjax.render_png(mnistjax.plot_learning_curves([row]));"
+        "mnistjax.plots.render_png(mnistjax.plots.learning_curves([row]));"
         "assert 'matplotlib.figure' in sys.modules;"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )

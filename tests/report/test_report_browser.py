@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_runs import HOSTILE_CLASSES, train
+from report_runs import HOSTILE_CLASSES
 
 import mnistjax
 
@@ -30,18 +30,10 @@ def browser():
         opened.close()
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """The directory and data set of a run by name; each is trained once."""
-    done = {}
-
-    def get(name):
-        if name not in done:
-            workdir = tmp_path_factory.mktemp("browser") / "run"
-            done[name] = (workdir, train(name, workdir))
-        return done[name]
-
-    return get
+@pytest.fixture
+def runs(report_run):
+    """The directory and data set of a run by name."""
+    return lambda name: report_run(name)[:2]
 
 
 @pytest.fixture
@@ -69,9 +61,8 @@ def open_page(browser):
 
 def mistakes_of(workdir, dataset):
     """Returns the pairs (true, predicted) of all mistakes."""
-    run = mnistjax.load_weights(workdir)
-    probabilities = mnistjax.predict_probabilities(run.model, run.variables, dataset.test.images)
-    predictions = np.argmax(probabilities, -1)
+    logits = mnistjax.predict_logits(mnistjax.load_run(workdir), dataset.test.images)
+    predictions = np.argmax(logits, -1)
     wrong = predictions != dataset.test.labels
     return list(zip(dataset.test.labels[wrong], predictions[wrong], strict=True))
 
@@ -191,8 +182,8 @@ def test_no_screen_has_to_be_scrolled_sideways(name, viewport, runs, open_page):
 
 
 def brightness(page, selector):
-    colour = page.locator(selector).first.evaluate("e => getComputedStyle(e).backgroundColor")
-    return sum(map(int, colour.strip("rgb()").split(",")[:3])) / 3
+    color = page.locator(selector).first.evaluate("e => getComputedStyle(e).backgroundColor")
+    return sum(map(int, color.strip("rgb()").split(",")[:3])) / 3
 
 
 def test_it_follows_the_light_and_turns_its_pictures(runs, open_page):
