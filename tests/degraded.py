@@ -169,9 +169,9 @@ def degrade_digit(digit: np.ndarray, rng: np.random.Generator) -> Image.Image:
 
 
 def transparent(ink: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """A digit in one colour on nothing, as a drawing program saves it."""
-    colour = rng.choice([rng.integers(0, 60, 3), rng.integers(200, 256, 3)])
-    pixels = np.broadcast_to(colour.astype(np.uint8), (*ink.shape, 3))
+    """A digit in one color on nothing, as a drawing program saves it."""
+    color = rng.choice([rng.integers(0, 60, 3), rng.integers(200, 256, 3)])
+    pixels = np.broadcast_to(color.astype(np.uint8), (*ink.shape, 3))
     alpha = (ink * 255).round().astype(np.uint8)
     return reopened(Image.fromarray(np.dstack([pixels, alpha])), "PNG")
 
@@ -222,7 +222,7 @@ def row_ink(
     masks = [stroke_mask(digit, height * rng.uniform(0.85, 1.15), rng) for digit in digits]
     gaps = rng.uniform(*style.gap, len(masks)) * height
     cells = style.furniture == "cells"
-    # The digits of a form are centred in cells as wide as the widest of them.
+    # The digits of a form are centered in cells as wide as the widest of them.
     cell = max(mask.shape[1] for mask in masks) + 0.3 * height
     widths = [cell if cells else mask.shape[1] + gap for mask, gap in zip(masks, gaps, strict=True)]
     margin = round(height * rng.uniform(0.8, 1.4))

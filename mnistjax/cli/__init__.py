@@ -1,4 +1,4 @@
-"""The command `mnistjax`: the door of the house, and its only `print` and `exit`."""
+"""The command `mnistjax`, and what training programs share with it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 import tyro
 
 import mnistjax
-from mnistjax.cli.digits import predict, read
 from mnistjax.cli.listing import datasets, info, recipes
 from mnistjax.cli.measuring import compare, evaluate
 from mnistjax.cli.measuring import print_comparison as print_comparison
+from mnistjax.cli.reading import predict, read
 from mnistjax.cli.reporting import report
-from mnistjax.cli.runs import RunArguments as RunArguments
-from mnistjax.cli.runs import parse_run_arguments as parse_run_arguments
-from mnistjax.cli.runs import run_flags
 from mnistjax.cli.shell import FLAG_STYLE
 from mnistjax.cli.shell import one_line_errors as one_line_errors
+from mnistjax.cli.training import RunArguments as RunArguments
+from mnistjax.cli.training import parse_run_arguments as parse_run_arguments
+from mnistjax.cli.training import train_command
 
 
 @one_line_errors
@@ -29,8 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the words after `mnistjax`; those of the process if None.
     """
     words = sys.argv[1:] if arguments is None else arguments
+    if not words:
+        words = ["--help"]
     commands: dict[str, Callable[..., Any]] = {
-        "train": run_flags(mnistjax.get_recipe("cnn"), words),
+        "train": train_command(mnistjax.get_recipe("cnn")),
         "evaluate": evaluate,
         "compare": compare,
         "report": report,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib.resources
+import json
 import os
-import platform
+from typing import Any
 
 import jax
 
@@ -13,22 +14,20 @@ from mnistjax.cli.shell import make_table, show
 
 
 def info() -> None:
-    """Show versions, devices and where data is looked for."""
-    packages = ("mnistjax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+    """Show versions, devices, and the folder of the data sets."""
     table = make_table("what", "value")
-    table.add_row("python", platform.python_version())
-    for package in packages:
-        table.add_row(package, importlib.metadata.version(package))
+    for package, version in mnistjax.runs.package_versions().items():
+        table.add_row(package, version)
     table.add_row("devices", ", ".join(str(device) for device in jax.devices()))
     table.add_row("CPU cores", str(os.cpu_count()))
-    table.add_row("data", str(mnistjax.data_directory()))
+    table.add_row("data", str(mnistjax.data.data_directory()))
     show(table)
 
 
 def datasets() -> None:
     """List the data sets by name."""
     table = make_table("name", "classes", "training", "test", "from")
-    for name, known in mnistjax.DATASETS.items():
+    for name, known in mnistjax.data.DATASETS.items():
         counts = [f"{size:,}" if size else "?" for size in (known.train_size, known.test_size)]
         origin = f"TFDS {known.builder}" if known.builder else "embedded"
         table.add_row(name, str(known.num_classes), *counts, origin)
@@ -36,10 +35,38 @@ def datasets() -> None:
 
 
 def recipes() -> None:
-    """List the recipes, and the MNIST accuracy that each is to reach."""
-    table = make_table("recipe", "epochs", "batch", "target", "network and training")
-    for name, recipe in mnistjax.RECIPES.items():
-        target = f"{recipe.target:g} % {recipe.measured_on}"
-        epochs = f"{recipe.config.epochs:g}"
-        table.add_row(name, epochs, str(recipe.config.batch_size), target, recipe.summary)
+    """List the recipes, and what each reaches on MNIST."""
+    measured = read_measured()
+    columns = ("recipe", "parameters", "epochs", "seeds", "test %", "seconds", "target %")
+    table, networks = make_table(*columns, numbers_from=1), make_table("recipe", "network")
+    for name, recipe in mnistjax.runs.RECIPES.items():
+        found = measured[name]
+        spread = found["test_accuracy_sd"]
+        table.add_row(
+            name,
+            f"{found['parameters']:,}",
+            f"{recipe.config.epochs:g}",
+            str(found["seeds"]),
+            f"{100 * found['test_accuracy']:.2f}" + (f" ± {100 * spread:.2f}" if spread else ""),
+            f"{found['train_seconds']:.1f}",
+            f"{recipe.target:g} {recipe.measured_on}",
+        )
+        networks.add_row(name, recipe.summary)
     show(table)
+    conditions = {f"{row['device']}, jax {row['versions']['jax']}" for row in measured.values()}
+    print(
+        f"\ntest: mean ± standard deviation; training time on {' and '.join(sorted(conditions))}\n"
+    )
+    show(networks)
+
+
+def read_measured() -> dict[str, dict[str, Any]]:
+    """Reads what the recipes were measured to reach on MNIST, as `benchmarks/readme.py` wrote it.
+
+    Returns:
+        For each recipe: `parameters`, `epochs`, `seeds` (how many), mean and standard deviation of
+        `test_accuracy` and `validation_accuracy` (None without validation images, or with one
+        seed), median `train_seconds`, `device` and `versions`.
+    """
+    file = importlib.resources.files("mnistjax.runs") / "measured.json"
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -1,9 +1,10 @@
-"""How every command meets its user: tables, one-line errors, exit codes."""
+"""What all commands share: tables, one-line errors and warnings, exit codes."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,19 +21,24 @@ INTERRUPTED = 130  # What a shell reports for a program that Ctrl-C ended.
 
 
 def one_line_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Makes `main` end in one line and a non-zero status on a user's error or Ctrl-C.
+    """Makes a program report errors and warnings of this package in one line each, on stderr.
 
     Args:
-        main: the entry point of a program. Errors other than `MnistjaxError` pass: they are
-            mistakes of the program, and their traceback is needed.
+        main: the entry point of the program.
+
+    Returns:
+        The same, but that a `MnistjaxError` ends it with `error: ...` and status 1, Ctrl-C ends it
+        with status 130, and warnings logged by mnistjax appear as `warning: ...`. Other errors
+        pass through: they are mistakes in the program, and their traceback is needed.
     """
 
     @functools.wraps(main)
     def wrapped(*args: object, **kwargs: object) -> None:
         try:
-            main(*args, **kwargs)
+            with _one_line_warnings():
+                main(*args, **kwargs)
         except MnistjaxError as error:
-            sys.exit("error: " + " ".join(str(error).split()))
+            sys.exit("error: " + _one_line(str(error)))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
@@ -41,14 +47,36 @@ def one_line_errors(main: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    logger, handler = logging.getLogger("mnistjax"), _WarningLines(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _WarningLines(logging.Handler):
+    """Prints each record as one line on stderr, without a traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Prints a record."""
+        print("warning: " + _one_line(record.getMessage()), file=sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
 def writing(file: Path) -> Iterator[None]:
-    """Turns what the system, or a library that draws, says against a file name into one line.
+    """Turns errors of the system, or of a drawing library, into a `ConfigError`.
 
     Args:
-        file: what is written in the body.
+        file: the file that the body writes.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     try:
         yield
@@ -62,8 +90,9 @@ def make_table(*columns: str, numbers_from: int | None = None) -> Table:
     """Returns an empty table.
 
     Args:
-        *columns: their heads.
-        numbers_from: index of the first column that is flush right, as all after it; none if None.
+        *columns: the column headings.
+        numbers_from: index of the first right-aligned column; all after it are too. None means
+            that every column is left-aligned.
     """
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
@@ -73,7 +102,7 @@ def make_table(*columns: str, numbers_from: int | None = None) -> Table:
 
 
 def show(table: Table, *, title: str = "") -> None:
-    """Prints a table, after an empty line and its title if it has one."""
+    """Prints a table; if it has a title, after an empty line and the title."""
     if title:
         print(f"\n{title}")
     # Names of classes may hold brackets, which are no markup here.

@@ -1,12 +1,12 @@
-"""Pictures of digits: open, find the ink, segment, prepare, read."""
+"""Pictures of digits: one digit per picture (`digit`), or rows of them on a page (`page`)."""
 
-from mnistjax.reading.digits import Predictions as Predictions
-from mnistjax.reading.digits import PreparedDigit as PreparedDigit
-from mnistjax.reading.digits import predict as predict
-from mnistjax.reading.digits import prepare_digit as prepare_digit
-from mnistjax.reading.pictures import open_picture as open_picture
-from mnistjax.reading.rows import FoundDigit as FoundDigit
-from mnistjax.reading.rows import Reading as Reading
-from mnistjax.reading.rows import annotate as annotate
-from mnistjax.reading.rows import read_digits as read_digits
+from mnistjax.reading.digit import Predictions as Predictions
+from mnistjax.reading.digit import PreparedDigit as PreparedDigit
+from mnistjax.reading.digit import open_picture as open_picture
+from mnistjax.reading.digit import predict as predict
+from mnistjax.reading.digit import prepare_digit as prepare_digit
+from mnistjax.reading.page import FoundDigit as FoundDigit
+from mnistjax.reading.page import Reading as Reading
+from mnistjax.reading.page import annotate as annotate
+from mnistjax.reading.page import read_digits as read_digits
 from mnistjax.reading.submission import write_submission as write_submission

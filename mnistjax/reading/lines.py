@@ -1,22 +1,22 @@
-"""Taking the lines of forms out of the ink of a page."""
+"""Removing the lines of forms from the ink of a page."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from mnistjax.reading import ink
+from mnistjax.reading.planes import NEIGHBORS, find_components, stroke_width
 
-LINE_ANGLES = range(-8, 9)  # Degrees off the horizontal and the vertical.
+LINE_ANGLES = range(-8, 9)  # Degrees from the horizontal and the vertical.
 
 
 def without_lines(mask: np.ndarray, faint: np.ndarray, height: float) -> np.ndarray:
-    """Takes away the long straight lines of forms, and what stands between them: separators.
+    """Removes the long straight lines of forms, and the separators between their cells.
 
     Where a stroke crosses a line it is kept.
 
     Args:
-        mask: bool [H, W].
-        faint: bool [H, W], with weaker ink too.
+        mask: bool [H, W], the ink.
+        faint: bool [H, W], including weaker ink.
         height: of a digit, in pixels; lines are much longer.
 
     Returns:
@@ -30,22 +30,22 @@ def without_lines(mask: np.ndarray, faint: np.ndarray, height: float) -> np.ndar
     if not lines.any():
         return mask
     rest = mask & ~lines
-    for part, other in ((flat, (1, 0)), (steep, (0, 1))):
+    for part, across in ((flat, (1, 0)), (steep, (0, 1))):
         if part.any():
-            reach = int(np.ceil(ink.stroke_width(part))) + 3
-            shape = [1 + 2 * reach * axis for axis in other]
+            reach = int(np.ceil(stroke_width(part))) + 3
+            shape = [1 + 2 * reach * axis for axis in across]
             rest |= ndimage.binary_closing(rest, np.ones(shape, bool)) & part & mask
-    near = ndimage.binary_dilation(lines, ink.NEIGHBOURS, iterations=3)
-    labels, places = ink.find_components(rest)
-    for number, place in enumerate(places, start=1):
-        piece = labels[place] == number
-        if (piece & near[place]).any() and _is_remnant(piece, near[place], height):
-            rest[place][piece] = False
+    near = ndimage.binary_dilation(lines, NEIGHBORS, iterations=3)
+    labels, boxes = find_components(rest)
+    for number, box in enumerate(boxes, start=1):
+        piece = labels[box] == number
+        if (piece & near[box]).any() and _is_remnant(piece, near[box], height):
+            rest[box][piece] = False
     return rest
 
 
 def _is_remnant(piece: np.ndarray, near: np.ndarray, height: float) -> bool:
-    """Tells whether ink beside a line is what was left of it, or a separator between two."""
+    """Tells whether ink beside a line is a remnant of it, or a separator between two lines."""
     tall, wide = piece.shape
     if max(tall, wide) < 0.45 * height or min(tall, wide) < 0.06 * height:
         return True
@@ -54,24 +54,25 @@ def _is_remnant(piece: np.ndarray, near: np.ndarray, height: float) -> bool:
 
 
 def straight_lines(mask: np.ndarray, length: int) -> np.ndarray:
-    """Finds what is part of a nearly horizontal straight line.
+    """Finds the pixels that are part of a nearly horizontal straight line.
 
-    For each angle the mask is sheared until such lines are level, and only runs of `length` pixels
-    stay; this is done at half the resolution, where ragged lines have no gaps.
+    For each angle the mask is sheared until such lines are horizontal, and only runs of `length`
+    pixels stay. This is done at half the resolution, at which ragged lines have no gaps. Other gaps
+    are closed in proportion to the length, so that no line runs through digits that touch.
 
     Args:
         mask: bool [H, W].
         length: of the shortest line, in pixels.
 
     Returns:
-        bool [H, W], a part of `mask`.
+        bool [H, W], a subset of `mask`.
     """
     from scipy import ndimage
 
     padded = np.pad(mask, [(0, size % 2) for size in mask.shape])
     half = padded.reshape(padded.shape[0] // 2, 2, -1, 2).any(axis=(1, 3))
     rows, columns = half.shape
-    run = max(8, length // 2)
+    run, gap = max(8, length // 2), 1 + 2 * int(np.clip(length // 80, 1, 3))
     margin = int(np.ceil(columns * np.tan(np.deg2rad(max(LINE_ANGLES))))) + 1
     source = np.pad(half, ((margin, margin), (0, 0))).astype(np.uint8)
     found = np.zeros_like(source, bool)
@@ -79,7 +80,7 @@ def straight_lines(mask: np.ndarray, length: int) -> np.ndarray:
         drop = np.round(np.arange(columns) * np.tan(np.deg2rad(angle))).astype(int)
         index = np.clip(np.arange(len(source))[:, None] + drop, 0, len(source) - 1)
         level = np.take_along_axis(source, index, axis=0)
-        level = ndimage.grey_closing(level, (1, 7))  # Gaps that noise has torn.
+        level = ndimage.grey_closing(level, (1, gap))  # Closes the gaps that noise makes.
         runs = ndimage.minimum_filter1d(level, run, axis=1, mode="constant")
         if runs.any():
             kept = ndimage.maximum_filter1d(runs, run, axis=1, origin=-(1 - run % 2))
@@ -91,8 +92,8 @@ def straight_lines(mask: np.ndarray, length: int) -> np.ndarray:
 
 
 def _thin_only(lines: np.ndarray, mask: np.ndarray, length: int) -> np.ndarray:
-    """Keeps those lines that are much longer than thick: a blot is none."""
+    """Keeps the lines if they are much longer than thick; a blot is not a line."""
     if not lines.any():
         return lines
-    thick = ink.stroke_width(lines)
+    thick = stroke_width(lines)
     return lines if thick < 0.12 * length else np.zeros_like(lines)

@@ -1,4 +1,4 @@
-"""Kaggle's digit recognizer: its test.csv in, a submission out."""
+"""Submissions to Kaggle's digit recognizer."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ import numpy as np
 
 from mnistjax.atomic import write_text_atomically
 from mnistjax.data import read_kaggle_csv
-from mnistjax.errors import ConfigError, DataFormatError
-from mnistjax.evaluation.inference import predict_probabilities
+from mnistjax.errors import DataFormatError
+from mnistjax.reading.network import check_image_shape, probabilities
 from mnistjax.runs import TrainedModel
 
 PathLike = str | os.PathLike[str]
 
 
 def write_submission(trained: TrainedModel, csv: PathLike, output: PathLike) -> np.ndarray:
-    """Labels the images of a CSV file as Kaggle's digit recognizer wants them: ImageId,Label.
+    """Predicts the images of Kaggle's test.csv and writes a submission (`ImageId,Label`).
+
+    See https://www.kaggle.com/competitions/digit-recognizer.
 
     Args:
-        trained: the network, of images 28x28x1.
+        trained: a network for images of shape (28, 28, 1).
         csv: the file, with the header `pixel0,...,pixel783`, plain or compressed by gzip.
-        output: the file to write; it is written whole or not at all.
+        output: the file to write; it is written completely or not at all.
 
     Returns:
-        int [N]: the labels that were written; image 1 is the first.
+        int [N], the labels written; the first has ImageId 1.
 
     Raises:
-        DatasetNotFoundError: there is no such CSV file.
-        DataFormatError: it has a column of labels, other columns, or values that are no pixels;
+        DatasetNotFoundError: the CSV file does not exist.
+        DataFormatError: it has a column of labels, other columns, or values that are not pixels;
             the message names file, line and column.
         ConfigError: the network takes images of another shape.
     """
@@ -38,11 +40,8 @@ def write_submission(trained: TrainedModel, csv: PathLike, output: PathLike) -> 
             f"expected a header pixel0,...,pixel783 without labels, found label,pixel0,... in "
             f"{csv} line 1"
         )
-    if trained.info.image_shape != images.shape[1:]:
-        raise ConfigError(
-            f"expected a network of images {images.shape[1:]}, found {trained.info.image_shape}"
-        )
-    found = predict_probabilities(trained.model, trained.variables, images).argmax(axis=1)
-    rows = [f"{number},{label}" for number, label in enumerate(found, start=1)]
+    check_image_shape(trained, images.shape[1:])
+    predicted = probabilities(trained, images).argmax(axis=1)
+    rows = [f"{number},{label}" for number, label in enumerate(predicted, start=1)]
     write_text_atomically(output, "\n".join(["ImageId,Label", *rows]) + "\n")
-    return found
+    return predicted

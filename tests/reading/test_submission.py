@@ -1,4 +1,4 @@
-"""Kaggle's submission: the labels of every row, or one line on what is wrong with the CSV."""
+"""Kaggle's submission: a label for every row, or an error that says what is wrong with the CSV."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import mnistjax
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "digits"
-    config = mnistjax.TrainConfig(model="softmax", steps=5)
-    mnistjax.fit(config, mnistjax.load_dataset("digits"), workdir=workdir, report=False)
-    return mnistjax.load_weights(workdir)
+def trained(digits_network):
+    return digits_network
 
 
-@pytest.mark.parametrize("count", [1, 7, 230])
+@pytest.mark.parametrize("count", [1, 130])
 def test_every_row_gets_its_label_in_order(trained, tmp_path, count):
     images, _ = random_pair(0, count)
     (tmp_path / "test.csv").write_text(csv_text(images))
-    labels = mnistjax.write_submission(trained, tmp_path / "test.csv", tmp_path / "out" / "s.csv")
+    labels = mnistjax.reading.write_submission(
+        trained, tmp_path / "test.csv", tmp_path / "out" / "s.csv"
+    )
     np.testing.assert_array_equal(labels, mnistjax.predict(trained, images).labels)
     header, *rows = (tmp_path / "out" / "s.csv").read_text().splitlines()
     assert header == "ImageId,Label"
@@ -48,8 +47,8 @@ TEXT = csv_text(random_pair(0, 3)[0])
 def test_another_table_is_refused_and_nothing_is_written(trained, tmp_path, text, words):
     path = tmp_path / "test.csv"
     path.write_text(text)
-    with pytest.raises(mnistjax.DataFormatError) as caught:
-        mnistjax.write_submission(trained, path, tmp_path / "submission.csv")
+    with pytest.raises(mnistjax.errors.DataFormatError) as caught:
+        mnistjax.reading.write_submission(trained, path, tmp_path / "submission.csv")
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["test.csv"]
@@ -57,8 +56,8 @@ def test_another_table_is_refused_and_nothing_is_written(trained, tmp_path, text
 
 def test_a_network_of_another_image_shape_is_refused(trained, tmp_path):
     (tmp_path / "test.csv").write_text(TEXT)
-    info = mnistjax.DatasetInfo("colour", 10, image_shape=(32, 32, 3))
-    with pytest.raises(mnistjax.ConfigError, match="expected a network of images"):
-        mnistjax.write_submission(
+    info = mnistjax.DatasetInfo("color", 10, image_shape=(32, 32, 3))
+    with pytest.raises(mnistjax.errors.ConfigError, match="expected a network for images of shape"):
+        mnistjax.reading.write_submission(
             dataclasses.replace(trained, info=info), tmp_path / "test.csv", tmp_path / "s.csv"
         )

@@ -1,4 +1,4 @@
-"""Commands that read digits of one's own."""
+"""Commands that recognize the user's own pictures of digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ import tyro
 import mnistjax
 from mnistjax.atomic import atomic_path
 from mnistjax.cli.shell import writing
-from mnistjax.reading.digits import PreparedDigit, predict_prepared, prepare_picture
+from mnistjax.errors import ConfigError, DataFormatError
+from mnistjax.reading import (
+    Predictions,
+    PreparedDigit,
+    Reading,
+    annotate,
+    open_picture,
+    prepare_digit,
+    write_submission,
+)
 
 
 def predict(
@@ -40,17 +49,17 @@ def predict(
         output: File for Kaggle's ImageId,Label of every row of it.
     """
     if (csv is None) != (output is None):
-        raise mnistjax.ConfigError("--csv and --output go together: give both, or none")
+        raise ConfigError("--csv and --output go together: give both, or none")
     if (csv is None) == (not images):
-        raise mnistjax.ConfigError("expected either pictures or --csv with --output")
+        raise ConfigError("expected either pictures or --csv with --output")
     trained = mnistjax.load_weights(run)
     if csv is not None and output is not None:
         with writing(output):
-            labels = mnistjax.write_submission(trained, csv, output)
+            labels = write_submission(trained, csv, output)
         print(f"labels of {len(labels):,} images in {output}")
         return
     files, prepared, failures = _prepare(images)
-    predictions = predict_prepared(trained, prepared)
+    predictions = mnistjax.predict(trained, prepared)
     print_predictions(files, predictions, as_json=json)
     if show is not None and files:
         _show_inputs(show, files, predictions)
@@ -58,13 +67,15 @@ def predict(
         sys.exit(1)
 
 
-def _prepare(images: tuple[Path, ...]) -> tuple[list[Path], list[PreparedDigit], int]:
+def _prepare(
+    images: tuple[Path, ...],
+) -> tuple[list[Path], list[PreparedDigit], int]:
     """Prepares the pictures that can be, and says on stderr what is wrong with each other one."""
     files, prepared = [], []
     for path in images:
         try:
-            prepared.append(prepare_picture(path))
-        except mnistjax.DataFormatError as error:
+            prepared.append(prepare_digit(open_picture(path), str(path)))
+        except DataFormatError as error:
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
         else:
             files.append(path)
@@ -72,7 +83,7 @@ def _prepare(images: tuple[Path, ...]) -> tuple[list[Path], list[PreparedDigit],
 
 
 def print_predictions(
-    files: list[Path], predictions: mnistjax.Predictions, *, as_json: bool = False
+    files: list[Path], predictions: Predictions, *, as_json: bool = False
 ) -> None:
     """Prints a line a picture, or a JSON list.
 
@@ -93,7 +104,7 @@ def print_predictions(
         )
 
 
-def _describe(file: Path, predictions: mnistjax.Predictions, index: int) -> dict[str, Any]:
+def _describe(file: Path, predictions: Predictions, index: int) -> dict[str, Any]:
     names, second = predictions.class_names, predictions.runners_up[index]
     return {
         "file": str(file),
@@ -105,7 +116,7 @@ def _describe(file: Path, predictions: mnistjax.Predictions, index: int) -> dict
     }
 
 
-def _show_inputs(target: Path, files: list[Path], predictions: mnistjax.Predictions) -> None:
+def _show_inputs(target: Path, files: list[Path], predictions: Predictions) -> None:
     """Writes what the network saw, enlarged: all in one PNG file, or one a picture in a folder."""
     planes = [np.kron(image[..., 0], np.ones((8, 8), np.uint8)) for image in predictions.inputs]
     if target.suffix.lower() == ".png" and not target.is_dir():
@@ -144,19 +155,19 @@ def read(
     trained = mnistjax.load_weights(run)
     reading = mnistjax.read_digits(trained, photo)
     if not reading.rows:
-        raise mnistjax.DataFormatError(f"expected digits, found none in {photo}")
+        raise DataFormatError(f"expected digits, found none in {photo}")
     if json:
         print(json_format.dumps(_describe_reading(trained.info.class_names, reading), indent=2))
     else:
         for text, row in zip(reading.text.split("\n"), reading.rows, strict=True):
             print(f"{text}  {np.prod([digit.confidence for digit in row]):.1%}")
     if output is not None:
-        annotated = mnistjax.annotate(photo, reading, trained.info.class_names)
+        annotated = annotate(photo, reading, trained.info.class_names)
         with writing(output), atomic_path(output) as temporary:
             annotated.save(temporary, "PNG")
 
 
-def _describe_reading(names: tuple[str, ...], reading: mnistjax.Reading) -> dict[str, Any]:
+def _describe_reading(names: tuple[str, ...], reading: Reading) -> dict[str, Any]:
     rows = [
         [
             {"label": names[found.label], "probability": found.confidence, "box": found.box}

@@ -15,8 +15,7 @@ def dataset(mnist_dir):
 
 
 @pytest.fixture(scope="module")
-def trained(dataset, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("runs") / "cnn"
+def trained(dataset):
     config = mnistjax.TrainConfig(
         model="cnn",
         epochs=2,
@@ -26,12 +25,11 @@ def trained(dataset, tmp_path_factory):
         rotate=10,
         scale=0.1,
     )
-    mnistjax.fit(config, dataset, workdir=workdir, report=False)
-    return mnistjax.load_weights(workdir)
+    return mnistjax.fit(config, dataset).trained
 
 
 @pytest.mark.mnist
-def test_photographed_digits_are_recognised(trained, dataset):
+def test_photographed_digits_are_recognized(trained, dataset):
     pictures = degraded_digits(dataset.test.images[:200], 1)
     predictions = mnistjax.predict(trained, pictures)
     assert np.mean(predictions.labels == dataset.test.labels[:200]) > 0.95
@@ -49,13 +47,16 @@ def test_photographed_codes_are_read(trained, dataset):
 @pytest.mark.mnist
 def test_images_of_mnist_stay_as_they_are(dataset):
     images = dataset.test.images[:300]
-    kept = [np.array_equal(mnistjax.prepare_digit(image[..., 0]).image, image) for image in images]
+    kept = [
+        np.array_equal(mnistjax.reading.prepare_digit(image[..., 0]).image, image)
+        for image in images
+    ]
     assert np.mean(kept) > 0.9
 
 
 @pytest.mark.mnist
 def test_prepared_again_from_dark_on_light_they_are_nearly_the_same(dataset):
     for image in dataset.test.images[:50]:
-        other = mnistjax.prepare_digit(255 - image[..., 0]).image.astype(float)
+        other = mnistjax.reading.prepare_digit(255 - image[..., 0]).image.astype(float)
         apart = np.abs(other - image).sum() / (other + image).sum()
         assert apart < 0.45

@@ -1,0 +1,197 @@
+"""Pieces of ink on a page: the connected components, joined into digits and sorted into rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from mnistjax.reading.planes import find_components
+
+LONG = 4  # Width by height.
+MIN_FILL, MAX_FILL = 0.12, 0.8  # A thin frame has less, and the stroke of a line more.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Piece:
+    """Connected ink, or several pieces that belong together.
+
+    Attributes:
+        mask: bool [h, w], cropped.
+        top: row of the page where the mask begins.
+        left: column of the page where the mask begins.
+    """
+
+    mask: np.ndarray
+    top: int
+    left: int
+
+    @property
+    def bottom(self) -> int:
+        """The row below the last one."""
+        return self.top + self.mask.shape[0]
+
+    @property
+    def right(self) -> int:
+        """The column behind the last one."""
+        return self.left + self.mask.shape[1]
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.mask.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.mask.shape[1]
+
+    @property
+    def middle(self) -> float:
+        """The row halfway down."""
+        return self.top + self.height / 2
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is too wide for a single digit of its height."""
+        return self.width >= LONG * self.height
+
+    @property
+    def fill(self) -> float:
+        """Ink as a fraction of the bounding box; in a long piece, of what its columns enclose."""
+        area = _column_heights(self.mask).sum() if self.is_long else self.mask.size
+        return float(self.mask.sum() / area)
+
+    @property
+    def is_line(self) -> bool:
+        """Whether it is a long line, straight or curved: its columns enclose no paper."""
+        return self.is_long and self.fill > MAX_FILL
+
+    @property
+    def digit_height(self) -> float:
+        """The height of its digits in pixels.
+
+        That of the piece, unless it is several digits in a row, which may be skewed or of different
+        heights: then it is a height that nine in ten columns stay below.
+        """
+        if not self.is_long or self.is_line:
+            return float(self.height)
+        return float(np.quantile(_column_heights(self.mask), 0.9))
+
+
+def _column_heights(mask: np.ndarray) -> np.ndarray:
+    """Returns the distance from the highest to the lowest ink of every column that has ink."""
+    mask = mask[:, mask.any(axis=0)]
+    return len(mask) - mask.argmax(axis=0) - mask[::-1].argmax(axis=0)
+
+
+def find_pieces(mask: np.ndarray) -> list[Piece]:
+    """Returns the connected components of a mask.
+
+    Args:
+        mask: bool [H, W].
+    """
+    labels, boxes = find_components(mask)
+    return [
+        Piece(labels[rows, columns] == number, rows.start, columns.start)
+        for number, (rows, columns) in enumerate(boxes, start=1)
+    ]
+
+
+def digit_height(pieces: Sequence[Piece]) -> float:
+    """Estimates the height of the digits of a page: the median of its pieces, weighted by ink.
+
+    Frames and lines are left out.
+
+    Args:
+        pieces: all pieces of the page.
+
+    Returns:
+        Height in pixels; 0 if no piece is like a digit.
+    """
+    solid = [piece for piece in pieces if piece.fill > MIN_FILL and not piece.is_line]
+    if not solid:
+        return 0.0
+    heights = np.array([piece.digit_height for piece in solid])
+    weights = np.array([piece.mask.sum() for piece in solid], float)
+    order = np.argsort(heights)
+    half = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
+    return float(heights[order][half])
+
+
+def join(pieces: Sequence[Piece]) -> Piece:
+    """Joins pieces into one.
+
+    Args:
+        pieces: at least one.
+    """
+    top, left = min(piece.top for piece in pieces), min(piece.left for piece in pieces)
+    bottom, right = max(piece.bottom for piece in pieces), max(piece.right for piece in pieces)
+    mask = np.zeros((bottom - top, right - left), bool)
+    for piece in pieces:
+        mask[piece.top - top : piece.bottom - top, piece.left - left : piece.right - left] |= (
+            piece.mask
+        )
+    return Piece(mask, top, left)
+
+
+def join_broken(pieces: Sequence[Piece], height: float) -> list[Piece]:
+    """Joins the strokes of broken digits, such as the bar of a 5, and removes specks.
+
+    Args:
+        pieces: all pieces of the page.
+        height: of a digit, in pixels.
+
+    Returns:
+        The pieces that are large enough for a digit.
+    """
+    joined = sorted(
+        (piece for piece in pieces if piece.mask.sum() > 0.004 * height**2),
+        key=lambda piece: -piece.height,
+    )
+    whole: list[Piece] = []
+    for piece in joined:
+        mates = [other for other in whole if _belong_together(other, piece, height)]
+        if mates:
+            mate = min(mates, key=lambda other: _distance(other, piece))
+            whole[whole.index(mate)] = join([mate, piece])
+        else:
+            whole.append(piece)
+    return [piece for piece in whole if piece.height > 0.4 * height]
+
+
+def _belong_together(large: Piece, small: Piece, height: float) -> bool:
+    both = min(large.right, small.right) - max(large.left, small.left)
+    union = max(large.bottom, small.bottom) - min(large.top, small.top)
+    if union > 1.6 * height:
+        return False
+    if small.height > 0.7 * height:  # Almost a digit itself: only if it lies within the other.
+        return both > 0.8 * small.width
+    return both > 0.4 * small.width and _distance(large, small) < 0.35 * height
+
+
+def _distance(one: Piece, other: Piece) -> float:
+    """Returns the distance between the bounding boxes of two pieces, in pixels."""
+    across = max(one.left, other.left) - min(one.right, other.right)
+    down = max(one.top, other.top) - min(one.bottom, other.bottom)
+    return float(np.hypot(max(0, across), max(0, down)))
+
+
+def in_rows(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
+    """Sorts pieces into rows from top to bottom, each from left to right.
+
+    Rows may be skewed: a piece joins the row whose last piece is at about the same height.
+
+    Args:
+        pieces: one or more digits each.
+        height: of a digit, in pixels.
+    """
+    rows: list[list[Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: piece.left):
+        near = [row for row in rows if abs(row[-1].middle - piece.middle) < 0.55 * height]
+        if near:
+            min(near, key=lambda row: abs(row[-1].middle - piece.middle)).append(piece)
+        else:
+            rows.append([piece])
+    return sorted(rows, key=lambda row: float(np.mean([piece.middle for piece in row])))
