@@ -1,6 +1,6 @@
 """Accuracy of the recipes on MNIST: mean and standard deviation over seeds, last epoch.
 
-Trains every recipe from every seed, and keeps a JSON line a run, in place of an older one:
+Trains every recipe from every seed, and keeps one JSON line per run, which replaces an older one:
 
     python benchmarks/accuracy.py --json benchmarks/results/accuracy.jsonl
     python benchmarks/readme.py
@@ -19,7 +19,7 @@ from conditions import write_json_lines
 import mnistjax
 from mnistjax.cli import one_line_errors
 
-ALL_RECIPES = tuple(mnistjax.RECIPES)
+ALL_RECIPES = tuple(mnistjax.runs.RECIPES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Arguments:
     recipes: tuple[str, ...] = ALL_RECIPES
     """Names of recipes."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """One training each."""
+    """One training per seed."""
     dataset: str = "mnist"
     """Data set."""
     data_dir: Path | None = None
@@ -40,14 +40,14 @@ class Arguments:
 
 @one_line_errors
 def main(arguments: Arguments) -> None:
-    """Trains, prints a line a recipe, and writes the file."""
+    """Trains, prints one line per recipe, and writes the file."""
     configs = {name: mnistjax.get_recipe(name) for name in arguments.recipes}
     dataset = mnistjax.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
     for name, config in configs.items():
         results = []
         for seed in arguments.seeds:
             result = mnistjax.fit(config.replace(seed=seed), dataset).result
-            # Where the images lay on the machine that measured is nobody's business.
+            # The path of the images on this machine does not belong into a published file.
             results.append({key: value for key, value in result.items() if key != "source"})
         print(f"{name:12} {_spread(results, 'validation')} {_spread(results, 'test')}", flush=True)
         if arguments.json:

@@ -1,8 +1,7 @@
-"""Under which conditions a figure was measured, and how figures are summed up and shown."""
+"""The conditions of a measurement, and how measurements are summarized and shown."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -16,18 +15,18 @@ from typing import Any
 
 import jax
 
+import mnistjax
+
 Row = dict[str, Any]
 
-PACKAGES = ("mnistjax", "jax", "jaxlib", "flax", "optax", "numpy")
-
-# Where something lies on the machine that measured says nothing about the measurement.
+# Paths on this machine say nothing about the measurement.
 _PATHS = ("--data-dir", "--python")
 
 
 def conditions() -> Row:
-    """Returns what a figure depends on beside its own settings.
+    """Returns what a measurement depends on beside its own settings.
 
-    It starts JAX's backend: a program that measures other processes lets those call it.
+    This starts JAX's backend: a program that measures other processes lets those call it.
 
     Returns:
         `versions`, `platform`, `device`, `device_count`, `processor`, `cores` (what the operating
@@ -36,7 +35,7 @@ def conditions() -> Row:
     """
     device = jax.devices()[0]
     return {
-        "versions": versions(PACKAGES),
+        "versions": mnistjax.runs.package_versions(),
         "platform": device.platform,
         "device": processor() if device.platform == "cpu" else device.device_kind,
         "device_count": jax.device_count(),
@@ -48,17 +47,6 @@ def conditions() -> Row:
         "load_average": round(os.getloadavg()[0], 2),
         "measured": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Returns the versions of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def processor() -> str:
@@ -98,7 +86,7 @@ def command(words: Sequence[str] | None = None) -> str:
 
 
 def spread(name: str, values: Sequence[float]) -> Row:
-    """Returns median, extremes and all values of a figure, under keys that begin with `name`."""
+    """Returns median, extremes and all values, under keys that begin with `name`."""
     return {
         name: statistics.median(values),
         f"{name}_min": min(values),
@@ -108,7 +96,7 @@ def spread(name: str, values: Sequence[float]) -> Row:
 
 
 def write_json_lines(path: Path | None, rows: Iterable[Row]) -> None:
-    """Writes `path` anew, a line a row; nothing if it is None."""
+    """Writes `path` anew, one line per row; nothing if it is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -118,8 +106,8 @@ def table(rows: Iterable[Row], columns: dict[str, Callable[[Row], str]]) -> str:
     """Returns a Markdown table.
 
     Args:
-        rows: what to show.
-        columns: title of each column, and what it shows of a row.
+        rows: the rows to show.
+        columns: the title of each column, and how it shows a row.
     """
     cells = [list(columns), *([show(row) for show in columns.values()] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]

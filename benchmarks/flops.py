@@ -1,9 +1,9 @@
-"""How much arithmetic a network is, and how much of it a device can do.
+"""How much arithmetic a network needs, and how much of it a device can do per second.
 
 Counted are the multiplications and additions of convolutions and dense layers as they are defined,
-2 a multiply-add. A lowering that gets by with fewer (Winograd's) shows as more FLOP/s, and may pass
-the peak. Biases, activations, pooling, normalisation, dropout, augmentation, loss and optimizer are
-not counted: they are the price of the arithmetic, not the arithmetic.
+2 per multiply-add. A lowering that needs fewer (Winograd's) shows as more FLOP/s, and may exceed
+the peak. Biases, activations, pooling, normalization, dropout, augmentation, loss and optimizer are
+not counted: they are overhead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import mnistjax
 
 
 def layer_flops(model: mnistjax.Model, image_shape: Sequence[int]) -> list[int]:
-    """Counts the FLOPs of one image on its way forward, from the traced network.
+    """Counts the FLOPs of one image in the forward pass, from the traced network.
 
     Padding counts as arithmetic, as every implementation does it.
 

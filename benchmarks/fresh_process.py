@@ -1,4 +1,4 @@
-"""Trainings in processes of their own, in places where nothing, or everything, has run before."""
+"""Trains in new processes, with empty caches or with those of the run before."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def fresh_place(dataset: str, data_dir: Path | None) -> Iterator[FreshPlace]:
         dataset: name of the data set, whose published files are copied if they are there.
         data_dir: where they are; MNISTJAX_DATA_DIR if None.
     """
-    source = (data_dir or mnistjax.data_directory()) / dataset
+    source = (data_dir or mnistjax.data.data_directory()) / dataset
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         copied = None

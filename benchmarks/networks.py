@@ -1,4 +1,4 @@
-"""The networks that `peers.py` compares, in words that every framework understands."""
+"""The networks that `peers.py` compares, described independently of the framework."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""One training, with the time of every stage since its process was started.
+"""One training, with the duration of every stage since the start of its process.
 
 `fresh_process.py` starts it: the arguments are a JSON object and the time of the start.
 """
 
 import time
 
-_FIRST_LINE = time.time()  # Before the other imports, which it is to tell apart.
+_FIRST_LINE = time.time()  # Before the other imports, whose time is measured too.
 
 import json
 import sys
@@ -46,7 +46,7 @@ class Stopwatch(mnistjax.Callback):
         """Ends an epoch, the measurement of validation images included."""
         self.lap("train")
 
-    def on_end(self, result: Any) -> None:
+    def on_end(self, fitted: mnistjax.FitResult) -> None:
         """Ends the measurement of the test images."""
         self.lap("evaluate")
 

@@ -1,13 +1,13 @@
-"""The same training in several frameworks: speed in interleaved rounds, and that all learn alike.
+"""The same training in several frameworks: speed in interleaved rounds, with equal accuracy.
 
     pip install -e ".[peers]"
     python benchmarks/peers.py --json benchmarks/results/peers.jsonl
 
 Every peer is a process that holds the same images in memory and trains the same network with the
 same batch size, dtype and Adam (1e-3). A round is one epoch; the peers take turns within each
-round, so that a busy moment of the machine meets all of them, and figures are compared within a
+round, so that a busy moment of the machine affects all of them, and times are compared within a
 round. The first round, in which programs are compiled, is not compared. In the end all must
-classify the test images equally well, or the program fails: nobody was measured doing less work. A
+classify the test images equally well, or the program fails: none of them does less work. A
 peer that is not installed is skipped.
 """
 
@@ -54,9 +54,9 @@ class Arguments:
     network: Literal["softmax", "mlp", "cnn", "cnn-bn", "speed"] = "cnn"
     """The network."""
     peers: tuple[str, ...] = tuple(PEERS)
-    """Who takes part."""
+    """The frameworks to measure."""
     batch_size: int = 128
-    """Training images a step."""
+    """Training images per step."""
     eval_batch_size: int = 500
     """Test images at a time."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -76,7 +76,7 @@ class Arguments:
     python: str = sys.executable
     """Interpreter of the peers, where this library is installed as well."""
     json: Path | None = None
-    """File of JSON lines to write anew, a line a peer and phase; none if not given."""
+    """File of JSON lines to write anew, one line per peer and phase; none if not given."""
 
 
 class PeerError(Exception):
@@ -170,7 +170,7 @@ def start_workers(
     workers = []
     for name in names:
         if name not in PEERS:
-            raise mnistjax.UnknownNameError("peer", name, PEERS)
+            raise mnistjax.errors.UnknownNameError("peer", name, PEERS)
         try:
             worker = Worker(name, task, python, folder)
         except PeerError as error:
@@ -267,7 +267,7 @@ def disagreements(rows: Sequence[Row], tolerance: float) -> list[str]:
     """Returns a line for each peer that was not trained, or not built, like the others.
 
     Args:
-        rows: a line a peer, with `test_accuracy` and `parameters`.
+        rows: one row per peer, with `test_accuracy` and `parameters`.
         tolerance: most that an accuracy may differ from the median, in percent points.
     """
     accuracy = statistics.median(row["test_accuracy"] for row in rows)
@@ -305,7 +305,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 
 
 def compare(arguments: Arguments, folder: Path) -> list[Row]:
-    """Runs all peers; returns a line a peer and phase."""
+    """Runs all peers; returns one row per peer and phase."""
     task = write_task(arguments, folder)
     with contextlib.ExitStack() as stack:
         workers = start_workers(arguments.peers, task, arguments.python, folder, stack)
@@ -325,7 +325,7 @@ def compare(arguments: Arguments, folder: Path) -> list[Row]:
 def main(arguments: Arguments) -> None:
     """Compares, prints the table, writes the file, and fails where the peers disagree."""
     if arguments.rounds < 1:
-        raise mnistjax.ConfigError(f"expected at least 1 round, found {arguments.rounds}")
+        raise mnistjax.errors.ConfigError(f"expected at least 1 round, found {arguments.rounds}")
     with tempfile.TemporaryDirectory() as folder:
         rows = compare(arguments, Path(folder))
     if not rows:

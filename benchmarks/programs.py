@@ -32,7 +32,7 @@ class Case:
         config: the recipe.
         model: its network, in the dtype that is measured.
         mesh: the devices.
-        batch_size: images a step, on all devices together.
+        batch_size: images per step, on all devices together.
         split: the images on the host.
     """
 
@@ -61,7 +61,7 @@ class Case:
         """Yields shuffled full batches from the host, without end."""
         full = len(self.split) // self.batch_size
         for epoch in itertools.count():
-            batches = mnistjax.stream_batches(
+            batches = mnistjax.data.stream_batches(
                 self.split, self.batch_size, key=jax.random.key(0), epoch=epoch
             )
             for batch in itertools.islice(batches, full):
@@ -69,7 +69,7 @@ class Case:
 
     def train_step(self) -> tuple[Callable[..., Any], mnistjax.TrainState]:
         """Returns the step of the recipe, and a state to begin with."""
-        optimizer = mnistjax.build_optimizer(self.config, SCHEDULE_STEPS)
+        optimizer = mnistjax.runs.build_optimizer(self.config, SCHEDULE_STEPS)
         state = mnistjax.create_train_state(
             self.model,
             optimizer,
@@ -77,7 +77,7 @@ class Case:
             key=jax.random.key(0),
             ema=self.config.ema_decay is not None,
         )
-        step = mnistjax.build_train_step(self.config, self.model, optimizer)
+        step = mnistjax.runs.build_train_step(self.config, self.model, optimizer)
         return step, self.place(state)
 
 
@@ -129,7 +129,7 @@ def inference_on_device(case: Case) -> tuple[Run, float]:
     """Compiles the evaluation of a stretch of resident images."""
     variables = case.train_step()[1].variables
     arrays = case.resident()
-    function = _jit(mnistjax.make_eval_fn(mnistjax.make_eval_step(case.model)))
+    function = _jit(mnistjax.training.make_eval_fn(mnistjax.make_eval_step(case.model)))
     compiled, seconds = _compile(function, variables, *arrays)
     return partial(compiled, variables, *arrays), seconds
 

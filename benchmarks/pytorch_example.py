@@ -4,12 +4,14 @@
 
 The network, optimizer and schedule are those of the MNIST example that PyTorch publishes: two 3x3
 convolutions of 32 and 64 channels, max pooling, dropout, a dense layer of 128; Adadelta with a
-learning rate of 1 that shrinks by 0.7 an epoch; batches of 64, images normalised. Its data loader
-is left out in its favour: tensors lie in memory. Test images are looked at after every epoch, as it
-does, and that time is not counted; a seed ends when the target is reached, or after 14 epochs.
+learning rate of 1 that shrinks by a factor of 0.7 per epoch; batches of 64, images normalized. Its
+data loader is left out in its favor: tensors lie in memory. Test images are evaluated after every
+epoch, as in the example, and that time is not counted; a seed ends when the target is reached, or
+after 14 epochs.
 """
 
 import dataclasses
+import importlib.metadata
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from conditions import Row, command, conditions, table, threads, versions, write_json_lines
+from conditions import Row, command, conditions, table, threads, write_json_lines
 
 import mnistjax
 from mnistjax.cli import one_line_errors
@@ -25,7 +27,7 @@ from mnistjax.cli import one_line_errors
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """How often to train, and how well."""
+    """How often to train, and the accuracy to reach."""
 
     target: float = 99.0
     """Test accuracy to reach, in percent."""
@@ -36,7 +38,7 @@ class Arguments:
     data_dir: Path | None = None
     """Folder of the data sets; MNISTJAX_DATA_DIR if not given."""
     json: Path | None = None
-    """File for the results, a JSON line a seed."""
+    """File for the results, one JSON line per seed."""
 
 
 def make_network() -> Any:
@@ -51,7 +53,7 @@ def make_network() -> Any:
 
 
 def tensors(split: mnistjax.Split) -> tuple[Any, Any]:
-    """Returns normalised images float32 [N, 1, 28, 28] and labels [N]."""
+    """Returns normalized images float32 [N, 1, 28, 28] and labels [N]."""
     import torch
 
     images = torch.from_numpy(split.images.copy()).permute(0, 3, 1, 2).float() / 255
@@ -104,7 +106,7 @@ def make_row(seed: int, arguments: Arguments, dataset: mnistjax.Dataset) -> Row:
         "train_seconds": seconds,
         "test_accuracies": [accuracy for _, accuracy in epochs],
         **conditions(),
-        "packages": versions(["torch"]),
+        "packages": {"torch": importlib.metadata.version("torch")},
         "command": command(),
     }
 

@@ -1,4 +1,6 @@
-"""Writes the tables of both READMEs, and the chart, from the results committed beside this file.
+"""Writes what is shown of the results in benchmarks/results: tables, the chart, `measured.json`.
+
+The tables are those of both READMEs; `mnistjax recipes` reads `measured.json`.
 
 python benchmarks/readme.py
 """
@@ -14,42 +16,49 @@ import mnistjax
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def accuracy_table(path: Path) -> str:
-    """Returns the accuracy table in Markdown, a row a recipe, from the JSON lines of `path`."""
+def summarize_accuracy(path: Path) -> dict[str, dict]:
+    """Returns what each recipe reached over its seeds, from the JSON lines of `path`.
+
+    The command `mnistjax recipes` shows it; `mnistjax.cli.listing` says what it holds.
+    """
     runs = collections.defaultdict(list)
     for line in path.read_text().splitlines():
         run = json.loads(line)
         runs[run["recipe"]].append(run)
-    rows = [
-        "| recipe | network | parameters | epochs | seeds | validation | test | target |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, recipe in mnistjax.RECIPES.items():
-        if name in runs:
-            rows.append(_accuracy_row(name, recipe, runs[name]))
-    return "\n".join(rows)
+    return {name: _summarize(runs[name]) for name in mnistjax.runs.RECIPES if name in runs}
 
 
-def _accuracy_row(name: str, recipe: mnistjax.Recipe, runs: list[dict]) -> str:
-    cells = [
-        f"`{name}`",
-        recipe.summary,
-        f"{runs[0]['parameters']:,}",
-        f"{runs[0]['epochs']:.3g}",
-        str(len(runs)),
-        _spread(runs, "validation_accuracy"),
-        _spread(runs, "test_accuracy"),
-        f"{recipe.target:g} {recipe.measured_on}",
-    ]
-    return "| " + " | ".join(cells) + " |"
+def _summarize(runs: list[dict]) -> dict:
+    summary = {key: runs[-1][key] for key in ("parameters", "epochs")} | {"seeds": len(runs)}
+    for key in ("validation_accuracy", "test_accuracy"):
+        summary[key], summary[f"{key}_sd"] = _mean_and_sd(runs, key)
+    summary["train_seconds"] = statistics.median(run["train_seconds"] for run in runs)
+    return summary | {key: runs[-1][key] for key in ("device", "versions")}
 
 
-def _spread(runs: list[dict], key: str) -> str:
-    values = [100 * run[key] for run in runs if run[key] is not None]
-    if not values:
-        return ""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+def _mean_and_sd(runs: list[dict], key: str) -> tuple[float | None, float | None]:
+    values = [run[key] for run in runs if run[key] is not None]
+    mean = statistics.mean(values) if values else None
+    return mean, statistics.stdev(values) if len(values) > 1 else None
+
+
+def _spread(mean: float | None, deviation: float | None) -> str:
+    shown = "" if mean is None else f"{100 * mean:.2f}"
+    return shown if deviation is None else f"{shown} ± {100 * deviation:.2f}"
+
+
+def accuracy_table(measured: dict[str, dict]) -> str:
+    """Returns the Markdown table of what `summarize_accuracy` gave, one row per recipe."""
+    lines = []
+    for name, found in measured.items():
+        recipe = mnistjax.runs.RECIPES[name]
+        line = [f"`{name}`", recipe.summary, f"{found['parameters']:,}", f"{found['epochs']:.3g}"]
+        line.append(str(found["seeds"]))
+        for key in ("validation_accuracy", "test_accuracy"):
+            line.append(_spread(found[key], found[f"{key}_sd"]))
+        lines.append([*line, f"{recipe.target:g} {recipe.measured_on}"])
+    titles = ["recipe", "network", "parameters", "epochs", "seeds", "validation", "test", "target"]
+    return _markdown(titles, lines, left=2)
 
 
 def read_lines(folder: Path, benchmark: str) -> list[dict]:
@@ -59,18 +68,18 @@ def read_lines(folder: Path, benchmark: str) -> list[dict]:
 
 
 def throughput_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table of `throughput.py`, a row a recipe, device, dtype and batch."""
+    """Returns the Markdown table of `throughput.py`: rows of recipe, device, dtype, batch."""
     groups: dict[tuple, dict] = {}
     keys = ("recipe", "device", "devices", "dtype", "batch_size_per_device")
     for row in rows:
-        figures = groups.setdefault(tuple(row[key] for key in keys), {})
-        figures[row["phase"], row["feed"]] = row
+        cells = groups.setdefault(tuple(row[key] for key in keys), {})
+        cells[row["phase"], row["feed"]] = row
     titles = ("training images/s", "fed from the host", "of matmul peak", "inference images/s")
     lines = []
-    for (recipe, device, devices, dtype, batch), figures in groups.items():
-        training = figures.get(("training", "device"))
+    for (recipe, device, devices, dtype, batch), measured in groups.items():
+        training = measured.get(("training", "device"))
         rates = [
-            _rate(figures.get(cell))
+            _rate(measured.get(cell))
             for cell in (("training", "device"), ("training", "host"), ("inference", "device"))
         ]
         share = f"{training['share_of_peak']:.0%}" if training else ""
@@ -83,12 +92,12 @@ def _rate(row: dict | None) -> str:
     return f"{row['images_per_second_per_device']:,.0f}" if row else ""
 
 
-# What a comparison is made under; within it, frameworks differ and nothing else.
+# Within one such setting only the frameworks differ.
 PEER_SETTING = ("network", "platform", "dtype", "batch_size")
 
 
 def peers_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table of `peers.py`, a row a network and peer."""
+    """Returns the Markdown table of `peers.py`, one row per network and peer."""
     lines = []
     for (network, *setting, peer), pair in _grouped(rows, *PEER_SETTING, "peer"):
         training, inference = sorted(pair, key=lambda row: row["phase"], reverse=True)
@@ -110,7 +119,7 @@ def peers_table(rows: Iterable[dict]) -> str:
 
 
 def peers_summary_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table of `peers.py`, a row a setting: this library and the fastest."""
+    """Returns the Markdown table of `peers.py`: per setting, this library and the fastest."""
     lines = []
     for (network, *setting), runs in sorted(_grouped(rows, *PEER_SETTING)):
         line = [f"`{network}`", *map(str, setting)]
@@ -154,22 +163,22 @@ def _times(row: dict) -> str:
 
 
 def time_to_accuracy_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table of `time_to_accuracy.py`, a row a recipe and device."""
+    """Returns the Markdown table of `time_to_accuracy.py`, one row per recipe and device."""
     lines = []
     for (recipe, device), runs in _grouped(rows, "recipe", "device"):
         cold, warm = ([run for run in runs if run["cache"] == cache] for cache in ("cold", "warm"))
-        figures = [_median(runs, "train_seconds"), _median(runs, "evaluation_seconds")]
+        seconds = [_median(runs, "train_seconds"), _median(runs, "evaluation_seconds")]
         for name in ("compile_seconds", "process_seconds"):
-            figures += [_median(cold, name), _median(warm, name)]
-        accuracy = _spread(runs, "test_accuracy")
-        lines.append([f"`{recipe}`", device, str(len(runs)), accuracy, *figures])
+            seconds += [_median(cold, name), _median(warm, name)]
+        accuracy = _spread(*_mean_and_sd(runs, "test_accuracy"))
+        lines.append([f"`{recipe}`", device, str(len(runs)), accuracy, *seconds])
     titles = ["recipe", "device", "seeds", "test accuracy %", "training s", "evaluation s"]
     titles += ["compile s, cold", "warm", "from process start s, cold", "warm"]
     return _markdown(titles, lines, left=2)
 
 
 def startup_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table of `startup.py`, a row a recipe, device and state of caches."""
+    """Returns the Markdown table of `startup.py`, one row per recipe, device and cache state."""
     stages = ("interpreter", "import", "backend", "data", "compile", "first_step", "total")
     lines = [
         [f"`{recipe}`", device, cache, *(_median(runs, f"{stage}_seconds") for stage in stages)]
@@ -191,14 +200,14 @@ def _median(runs: list[dict], name: str) -> str:
 
 
 def _markdown(titles: Sequence[str], lines: Iterable[Sequence[str]], *, left: int) -> str:
-    """A table whose first columns, `left` of them, are words; the others are numbers."""
+    """Returns a table whose first `left` columns are words and whose others are numbers."""
     rules = ["---"] * left + ["---:"] * (len(titles) - left)
     heading = ["| " + " | ".join(titles) + " |", "|" + "|".join(rules) + "|"]
     return "\n".join([*heading, *("| " + " | ".join(line) + " |" for line in lines)])
 
 
 def draw_speed_chart(rows: Iterable[dict], path: Path) -> None:
-    """Draws the training speed of every peer, a panel a network, as an SVG file.
+    """Draws the training speed of every peer, one panel per network, as an SVG file.
 
     Args:
         rows: the lines of `peers.py`.
@@ -218,10 +227,10 @@ def draw_speed_chart(rows: Iterable[dict], path: Path) -> None:
     ):
         runs = sorted(unsorted, key=lambda row: row["images_per_second"])
         rates = [row["images_per_second"] for row in runs]
-        colours = ["C1" if row["peer"] == row["reference"] else "C0" for row in runs]
+        colors = ["C1" if row["peer"] == row["reference"] else "C0" for row in runs]
         below = [row["images_per_second"] - row["images_per_second_min"] for row in runs]
         above = [row["images_per_second_max"] - row["images_per_second"] for row in runs]
-        bars = axes.barh([row["peer"] for row in runs], rates, color=colours, xerr=[below, above])
+        bars = axes.barh([row["peer"] for row in runs], rates, color=colors, xerr=[below, above])
         axes.bar_label(bars, [f" {rate:,.0f}" for rate in rates])
         axes.margins(x=0.15)
         axes.set_title(f"{network} on {platform}, {dtype}, batch {batch}")
@@ -238,7 +247,7 @@ def replace_section(text: str, name: str, content: str) -> str:
     return f"{before}{begin}\n{content}\n\n{end}{after}"
 
 
-# Of each section: the benchmark whose results it shows, and how.
+# For each section: the benchmark whose results it shows, and the function that does.
 SPEED_TABLES = {
     "throughput": ("throughput", throughput_table),
     "time_to_accuracy": ("time_to_accuracy", time_to_accuracy_table),
@@ -250,21 +259,25 @@ SPEED_TABLES = {
 
 def regenerate(text: str) -> str:
     """Returns the text of a README with every table that it has made anew."""
-    results = ROOT / "benchmarks" / "results"
     for name, (benchmark, make_table) in SPEED_TABLES.items():
         if f"<!-- {name}: begin -->" in text:
-            text = replace_section(text, name, make_table(read_lines(results, benchmark)))
+            text = replace_section(text, name, make_table(read_lines(RESULTS, benchmark)))
     if "<!-- accuracy: begin -->" in text:
-        text = replace_section(text, "accuracy", accuracy_table(results / "accuracy.jsonl"))
+        measured = summarize_accuracy(RESULTS / "accuracy.jsonl")
+        text = replace_section(text, "accuracy", accuracy_table(measured))
     return text
 
 
+RESULTS = ROOT / "benchmarks" / "results"
 READMES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+MEASURED = ROOT / "mnistjax" / "runs" / "measured.json"  # Part of the package.
 
 if __name__ == "__main__":
+    measured = summarize_accuracy(RESULTS / "accuracy.jsonl")
+    MEASURED.write_text(json.dumps(measured, indent=2) + "\n")
     for readme in READMES:
         readme.write_text(regenerate(readme.read_text()))
-    if peers := read_lines(ROOT / "benchmarks" / "results", "peers"):
-        # The batch size that all networks were measured at; with every one it were a long chart.
+    if peers := read_lines(RESULTS, "peers"):
+        # The one batch size at which all networks were measured; all sizes would be a long chart.
         peers = [row for row in peers if row["batch_size"] == 128]
-        draw_speed_chart(peers, ROOT / "benchmarks" / "results" / "peers.svg")
+        draw_speed_chart(peers, RESULTS / "peers.svg")

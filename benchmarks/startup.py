@@ -35,7 +35,7 @@ class Arguments:
     data_dir: Path | None = None
     """Folder of the data sets; MNISTJAX_DATA_DIR if not given."""
     json: Path | None = None
-    """File of JSON lines to write anew, a line a run; none if not given."""
+    """File of JSON lines to write anew, one line per run; none if not given."""
 
 
 def make_row(recipe: str, cache: str, run: Row) -> Row:
@@ -54,7 +54,7 @@ def make_row(recipe: str, cache: str, run: Row) -> Row:
     }
 
 
-def summarise(rows: Sequence[Row]) -> Row:
+def summarize(rows: Sequence[Row]) -> Row:
     """Returns the medians over runs of one recipe and cache, and the extremes of the total."""
     names = [f"{stage}_seconds" for stage in STAGES]
     totals = [row["total_seconds"] for row in rows]
@@ -104,7 +104,7 @@ def main(arguments: Arguments) -> None:
         for name in arguments.recipes
         for cache in ("cold", "warm")
     ]
-    print(table(map(summarise, groups), COLUMNS))
+    print(table(map(summarize, groups), COLUMNS))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python benchmarks/throughput.py --json benchmarks/results/throughput.jsonl
 
-Every figure is measured twice: with the images resident on the device and whole stretches of steps
+Everything is measured twice: with the images resident on the device and whole stretches of steps
 in one compiled loop (`device`), and with every batch sent from the host (`host`). Images are
-random: no figure depends on what they show. readme.md says what the columns mean.
+random: no measurement depends on their content. README.md says what the columns mean.
 """
 
 import dataclasses
@@ -31,10 +31,10 @@ from mnistjax.cli import one_line_errors
 class Arguments:
     """What to measure."""
 
-    recipes: tuple[str, ...] = tuple(mnistjax.RECIPES)
+    recipes: tuple[str, ...] = tuple(mnistjax.runs.RECIPES)
     """Names of recipes: network, optimizer, augmentation and, if none is given, batch size."""
     batch_sizes: tuple[int, ...] = ()
-    """Images a step and device."""
+    """Images per step and device."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the arithmetic; parameters stay float32."""
     devices: int = 1
@@ -44,17 +44,17 @@ class Arguments:
     feeds: tuple[Feed, ...] = ("device", "host")
     """Where the images are."""
     runs: int = 5
-    """Timed runs of each figure, after a warm-up run."""
+    """Timed runs of each measurement, after a warm-up run."""
     seconds: float = 1.0
     """Least length of a run."""
     images: int = 60_000
     """Random images to draw the batches from."""
     json: Path | None = None
-    """File of JSON lines to write anew, a line a figure; none if not given."""
+    """File of JSON lines to write anew, one line per measurement; none if not given."""
 
 
 def time_steps(run: Run, steps: int, *, runs: int, seconds: float) -> list[float]:
-    """Returns the seconds a step of each timed run, after a warm-up that sets their length."""
+    """Returns the seconds per step of each timed run, after a warm-up that sets their length."""
 
     def timed(repeats: int) -> float:
         begin = time.perf_counter()
@@ -69,7 +69,7 @@ def time_steps(run: Run, steps: int, *, runs: int, seconds: float) -> list[float
 
 
 def measure(case: Case, phase: Phase, feed: Feed, peak: float, arguments: Arguments) -> Row:
-    """Measures one figure.
+    """Measures one case.
 
     Args:
         case: the recipe and the batch size.
@@ -84,8 +84,8 @@ def measure(case: Case, phase: Phase, feed: Feed, peak: float, arguments: Argume
     flops = training_flops(layers) if phase == "training" else sum(layers)
     devices = case.mesh.size
     rates = [case.batch_size / seconds / devices for seconds in times]
-    figures = spread("step_seconds", times) | spread("images_per_second_per_device", rates)
-    achieved = figures["images_per_second_per_device"] * flops
+    summary = spread("step_seconds", times) | spread("images_per_second_per_device", rates)
+    achieved = summary["images_per_second_per_device"] * flops
     return {
         "benchmark": "throughput",
         "recipe": case.config.recipe,
@@ -97,7 +97,7 @@ def measure(case: Case, phase: Phase, feed: Feed, peak: float, arguments: Argume
         "runs": arguments.runs,
         "warm_up_runs": 2,
         "compile_seconds": compile_seconds,
-        **figures,
+        **summary,
         "flops_per_image": flops,
         "flops_per_second_per_device": achieved,
         "matmul_peak_flops_per_second": peak,
@@ -110,14 +110,14 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "phase": lambda row: row["phase"],
     "images on": lambda row: row["feed"],
     "batch": lambda row: str(row["batch_size_per_device"]),
-    "images/s a device": lambda row: f"{row['images_per_second_per_device']:,.0f}",
+    "images/s per device": lambda row: f"{row['images_per_second_per_device']:,.0f}",
     "lowest to highest": lambda row: (
         f"{row['images_per_second_per_device_min']:,.0f} to "
         f"{row['images_per_second_per_device_max']:,.0f}"
     ),
-    "ms a step": lambda row: f"{1e3 * row['step_seconds']:.3f}",
-    "MFLOP an image": lambda row: f"{row['flops_per_image'] / 1e6:.2f}",
-    "GFLOP/s a device": lambda row: f"{row['flops_per_second_per_device'] / 1e9:,.1f}",
+    "ms per step": lambda row: f"{1e3 * row['step_seconds']:.3f}",
+    "MFLOP per image": lambda row: f"{row['flops_per_image'] / 1e6:.2f}",
+    "GFLOP/s per device": lambda row: f"{row['flops_per_second_per_device'] / 1e9:,.1f}",
     "of matmul peak": lambda row: f"{row['share_of_peak']:.1%}",
     "compile s": lambda row: f"{row['compile_seconds']:.2f}",
 }
@@ -126,11 +126,11 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 def make_case(
     config: mnistjax.TrainConfig, batch_size: int, split: mnistjax.Split, arguments: Arguments
 ) -> Case:
-    """Returns a recipe at `batch_size` images a device."""
+    """Returns a recipe at `batch_size` images per device."""
     available = jax.devices()
     total = batch_size * arguments.devices
     if arguments.devices > len(available):
-        raise mnistjax.ConfigError(
+        raise mnistjax.errors.ConfigError(
             f"expected at most {len(available)} devices, found --devices {arguments.devices}"
         )
     mnistjax.steps_per_epoch(len(split), total)  # Refuses batches larger than the data.

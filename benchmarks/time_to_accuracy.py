@@ -1,4 +1,4 @@
-"""Seconds to a test accuracy, over seeds, with everything that a user waits for.
+"""Seconds to a test accuracy, over seeds, counting everything that a user waits for.
 
     python benchmarks/time_to_accuracy.py --json benchmarks/results/time_to_accuracy.jsonl
 
@@ -23,7 +23,7 @@ from mnistjax.cli import one_line_errors
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What to train, and how well."""
+    """What to train, and the accuracy to reach."""
 
     recipe: str = "speed"
     """Name of the recipe."""
@@ -32,14 +32,14 @@ class Arguments:
     seeds: int = 20
     """Number of trainings, from the seeds 0, 1, ..."""
     cold: int = 3
-    """So many of them compile from nothing; the others find their programs in the compilation
-    cache that the last of these has filled."""
+    """Number of trainings that start with an empty compilation cache; the others use the cache
+    that the last of these has filled."""
     dataset: str = "mnist"
     """Data set."""
     data_dir: Path | None = None
     """Folder of the data sets; MNISTJAX_DATA_DIR if not given."""
     json: Path | None = None
-    """File of JSON lines to write anew, a line a seed; none if not given."""
+    """File of JSON lines to write anew, one line per seed; none if not given."""
 
 
 def make_row(cache: str, target: float, run: Row) -> Row:
@@ -64,8 +64,8 @@ def make_row(cache: str, target: float, run: Row) -> Row:
     }
 
 
-def summarise(rows: Sequence[Row]) -> Row:
-    """Returns the figures over all seeds; times that depend on the cache are told apart."""
+def summarize(rows: Sequence[Row]) -> Row:
+    """Summarizes all seeds; times that depend on the cache are summarized for each state of it."""
     accuracies = [row["test_accuracy"] for row in rows]
 
     def median(name: str, cache: str | None = None) -> float | None:
@@ -131,7 +131,7 @@ def main(arguments: Arguments) -> None:
         add("cold", run_once(configs[first - 1], place))
         for config in configs[first:]:
             add("warm", run_once(config, place))
-    print(table([summarise(rows)], COLUMNS))
+    print(table([summarize(rows)], COLUMNS))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 Command:   python examples/train_cnn.py
 Expected:  99.42 +- 0.01 % on the test images (3 seeds), in 35 seconds on two CPU cores, 5 of which
-           compile; then some ten more for report.html, which shows what was learned.
+           compile; then about ten more for report.html, which shows what was learned.
 
 Every setting is a flag (`--epochs 3 --learning-rate 0.002`), and `--help` lists them. The data is
-looked for in `--data-dir`, MNISTJAX_DATA_DIR, and the folder of TensorFlow Datasets; if it is in
-none of them, it is downloaded.
+looked for in `--data-dir`, MNISTJAX_DATA_DIR, and the folder of TensorFlow Datasets, and downloaded
+if it is in none of them.
 """
 
 import mnistjax
@@ -19,8 +19,8 @@ CONFIG = mnistjax.TrainConfig(
     optimizer="adam",
     learning_rate=4e-3,
     schedule="one-cycle",  # up, then down to zero: most of the accuracy comes at the end
-    # Every image is moved, turned and scaled a little, anew in each epoch: so the network reads
-    # pictures that were not taken like MNIST's, too.
+    # Each epoch shifts, rotates and scales every image a little, differently each time. It lets the
+    # network read pictures that were not made like MNIST's.
     shift=2,
     rotate=10.0,
     scale=0.1,
@@ -30,7 +30,7 @@ CONFIG = mnistjax.TrainConfig(
 
 @one_line_errors
 def main() -> None:
-    """Loads, trains, and says how to go on."""
+    """Loads the data, trains, and says what to do next."""
     arguments = parse_run_arguments(CONFIG)
     config = arguments.config
 
@@ -38,17 +38,17 @@ def main() -> None:
     dataset = mnistjax.load_dataset(config.dataset, data_dir=arguments.data_dir)
 
     # Splits off validation images, compiles whole epochs, trains, and measures on the test images.
-    result = mnistjax.fit(
+    # The callbacks draw a progress bar, and write report.html when everything else is on disk.
+    fitted = mnistjax.fit(
         config,
         dataset,
         workdir=arguments.workdir,
         overwrite=arguments.overwrite,
         callbacks=arguments.callbacks(),
-        report=arguments.report,
     )
-    print(f"measure the saved weights again with: mnistjax evaluate {result.workdir}")
+    print(f"measure the saved weights again with: mnistjax evaluate {fitted.workdir}")
     if arguments.report:
-        print(f"look at what it learned: open {result.workdir}/report.html in a browser")
+        print(f"see what it learned: open {fitted.workdir}/report.html in a browser")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ EPOCHS, BATCH_SIZE, SEED = 10, 128, 0
 
 @one_line_errors
 def main() -> None:
-    """Trains, and prints a line an epoch."""
+    """Trains, and prints one line per epoch."""
     dataset = mnistjax.load_dataset()
     print(f"dataset: {dataset.info.name} ({dataset.source})")
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
@@ -39,14 +39,14 @@ def main() -> None:
         order = mnistjax.epoch_order(order_key, epoch, len(images), BATCH_SIZE)
         metrics = mnistjax.Metrics.empty(dataset.info.num_classes)
         state, metrics = train_epoch(state, metrics, images, labels, order, 0, steps)
-        figures = metrics.compute()
-        loss, accuracy = float(figures["loss"]), float(figures["accuracy"])
+        mean = metrics.summary()  # Waits for the device.
         seconds = time.perf_counter() - start
-        print(f"epoch {epoch + 1:2}  loss {loss:.4f}  accuracy {accuracy:.2%}  {seconds:.2f} s")
+        said = f"loss {mean['loss']:.4f}  accuracy {mean['accuracy']:.2%}"
+        print(f"epoch {epoch + 1:2}  {said}  {seconds:.2f} s")
 
-    test = mnistjax.evaluate(model, state.variables, dataset.test)
-    accuracy = float(test.compute()["accuracy"])
-    print(f"test accuracy {accuracy:.2%} on all {int(test.count):,} images")
+    trained = mnistjax.TrainedModel(model, state.variables, dataset.info)
+    test = mnistjax.evaluate(trained, dataset.test)
+    print(f"test accuracy {test.summary()['accuracy']:.2%} on all {int(test.count):,} images")
 
 
 if __name__ == "__main__":

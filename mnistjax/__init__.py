@@ -3,130 +3,159 @@
 >>> import mnistjax
 >>> dataset = mnistjax.load_dataset("digits")
 >>> config = mnistjax.get_recipe("mlp").replace(epochs=1)
->>> result = mnistjax.fit(config, dataset)
->>> result.result["test_count"]
+>>> fitted = mnistjax.fit(config, dataset)
+>>> int(mnistjax.evaluate(fitted.trained, dataset.test).count)
 360
 
-Importing it loads jax, flax and optax and nothing else that is heavy.
+What a first program needs is here; all else has a namespace of its own, which loads when it is
+first touched: `augment`, `data`, `errors`, `evaluation`, `models`, `ops`, `plots`, `reading`,
+`report`, `runs` and `training`. Importing this package loads jax, flax.linen and optax, and nothing
+else that is heavy.
 """
 
-from mnistjax.data import DATASETS as DATASETS
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from mnistjax.data import Batch as Batch
 from mnistjax.data import Dataset as Dataset
 from mnistjax.data import DatasetInfo as DatasetInfo
 from mnistjax.data import Split as Split
-from mnistjax.data import compose as compose
-from mnistjax.data import cutout as cutout
-from mnistjax.data import data_directory as data_directory
-from mnistjax.data import elastic as elastic
 from mnistjax.data import epoch_order as epoch_order
-from mnistjax.data import get_dataset_info as get_dataset_info
 from mnistjax.data import load_dataset as load_dataset
-from mnistjax.data import random_affine as random_affine
-from mnistjax.data import random_rotate as random_rotate
-from mnistjax.data import random_scale as random_scale
-from mnistjax.data import random_shift as random_shift
-from mnistjax.data import read_idx_folder as read_idx_folder
-from mnistjax.data import read_kaggle_csv as read_kaggle_csv
-from mnistjax.data import sequential_order as sequential_order
-from mnistjax.data import split_validation as split_validation
 from mnistjax.data import steps_per_epoch as steps_per_epoch
-from mnistjax.data import stream_batches as stream_batches
-from mnistjax.data import take_batch as take_batch
-from mnistjax.errors import ConfigError as ConfigError
-from mnistjax.errors import DataFormatError as DataFormatError
-from mnistjax.errors import DatasetNotFoundError as DatasetNotFoundError
-from mnistjax.errors import MnistjaxError as MnistjaxError
-from mnistjax.errors import NonFiniteLossError as NonFiniteLossError
-from mnistjax.errors import RunError as RunError
-from mnistjax.errors import RunNotFoundError as RunNotFoundError
-from mnistjax.errors import UnknownNameError as UnknownNameError
-from mnistjax.evaluation import CORRUPTIONS as CORRUPTIONS
-from mnistjax.evaluation import Analysis as Analysis
-from mnistjax.evaluation import Calibration as Calibration
-from mnistjax.evaluation import ClassFigures as ClassFigures
-from mnistjax.evaluation import Comparison as Comparison
-from mnistjax.evaluation import ComparisonRow as ComparisonRow
-from mnistjax.evaluation import Confusion as Confusion
-from mnistjax.evaluation import McNemar as McNemar
-from mnistjax.evaluation import PairTest as PairTest
-from mnistjax.evaluation import Robustness as Robustness
-from mnistjax.evaluation import analyse as analyse
-from mnistjax.evaluation import compare_runs as compare_runs
-from mnistjax.evaluation import corrupt as corrupt
-from mnistjax.evaluation import embed as embed
-from mnistjax.evaluation import first_layer_filters as first_layer_filters
-from mnistjax.evaluation import hidden_features as hidden_features
-from mnistjax.evaluation import known_wrong_labels as known_wrong_labels
-from mnistjax.evaluation import load_run as load_run
-from mnistjax.evaluation import mcnemar as mcnemar
-from mnistjax.evaluation import measure_robustness as measure_robustness
-from mnistjax.evaluation import predict_probabilities as predict_probabilities
-from mnistjax.evaluation import saliency as saliency
-from mnistjax.models import CNN as CNN
-from mnistjax.models import MLP as MLP
-from mnistjax.models import MODELS as MODELS
-from mnistjax.models import BatchNorm as BatchNorm
 from mnistjax.models import Model as Model
-from mnistjax.models import conv as conv
-from mnistjax.models import conv_general_dilated as conv_general_dilated
-from mnistjax.models import conv_pool as conv_pool
 from mnistjax.models import count_parameters as count_parameters
 from mnistjax.models import create_model as create_model
 from mnistjax.models import from_linen as from_linen
-from mnistjax.models import max_pool as max_pool
-from mnistjax.plots import plot_augmentation as plot_augmentation
-from mnistjax.plots import plot_class_distribution as plot_class_distribution
-from mnistjax.plots import plot_comparison as plot_comparison
-from mnistjax.plots import plot_confusion as plot_confusion
-from mnistjax.plots import plot_embedding as plot_embedding
-from mnistjax.plots import plot_filters as plot_filters
-from mnistjax.plots import plot_learning_curves as plot_learning_curves
-from mnistjax.plots import plot_mistakes as plot_mistakes
-from mnistjax.plots import plot_reliability as plot_reliability
-from mnistjax.plots import plot_robustness as plot_robustness
-from mnistjax.plots import plot_saliency as plot_saliency
-from mnistjax.plots import plot_samples as plot_samples
-from mnistjax.plots import render_png as render_png
-from mnistjax.reading import FoundDigit as FoundDigit
-from mnistjax.reading import Predictions as Predictions
-from mnistjax.reading import PreparedDigit as PreparedDigit
-from mnistjax.reading import Reading as Reading
-from mnistjax.reading import annotate as annotate
-from mnistjax.reading import open_picture as open_picture
-from mnistjax.reading import predict as predict
-from mnistjax.reading import prepare_digit as prepare_digit
-from mnistjax.reading import read_digits as read_digits
-from mnistjax.reading import write_submission as write_submission
-from mnistjax.report import fit as fit
-from mnistjax.report import write_report as write_report
-from mnistjax.runs import RECIPES as RECIPES
 from mnistjax.runs import Callback as Callback
 from mnistjax.runs import FitResult as FitResult
 from mnistjax.runs import ProgressBar as ProgressBar
-from mnistjax.runs import Recipe as Recipe
 from mnistjax.runs import TensorBoard as TensorBoard
 from mnistjax.runs import TrainConfig as TrainConfig
 from mnistjax.runs import TrainedModel as TrainedModel
-from mnistjax.runs import build_augment as build_augment
-from mnistjax.runs import build_model as build_model
-from mnistjax.runs import build_optimizer as build_optimizer
-from mnistjax.runs import build_train_step as build_train_step
 from mnistjax.runs import evaluate as evaluate
+from mnistjax.runs import fit as fit
 from mnistjax.runs import get_recipe as get_recipe
+from mnistjax.runs import load_run as load_run
 from mnistjax.runs import load_weights as load_weights
-from mnistjax.runs import read_result as read_result
+from mnistjax.runs import predict_logits as predict_logits
 from mnistjax.runs import save_weights as save_weights
-from mnistjax.training import OPTIMIZERS as OPTIMIZERS
-from mnistjax.training import SCHEDULES as SCHEDULES
 from mnistjax.training import Metrics as Metrics
 from mnistjax.training import TrainState as TrainState
 from mnistjax.training import compiler_options as compiler_options
 from mnistjax.training import create_train_state as create_train_state
 from mnistjax.training import make_epoch_fn as make_epoch_fn
-from mnistjax.training import make_eval_fn as make_eval_fn
 from mnistjax.training import make_eval_step as make_eval_step
 from mnistjax.training import make_optimizer as make_optimizer
 from mnistjax.training import make_schedule as make_schedule
 from mnistjax.training import make_train_step as make_train_step
 from mnistjax.training import scale_pixels as scale_pixels
+
+if TYPE_CHECKING:
+    from mnistjax import data as data
+    from mnistjax import errors as errors
+    from mnistjax import evaluation as evaluation
+    from mnistjax import models as models
+    from mnistjax import plots as plots
+    from mnistjax import reading as reading
+    from mnistjax import report as report
+    from mnistjax import runs as runs
+    from mnistjax import training as training
+    from mnistjax.data import augment as augment
+    from mnistjax.evaluation import analyze as analyze
+    from mnistjax.evaluation import compare_runs as compare_runs
+    from mnistjax.evaluation import measure_robustness as measure_robustness
+    from mnistjax.models import ops as ops
+    from mnistjax.reading import predict as predict
+    from mnistjax.reading import read_digits as read_digits
+    from mnistjax.report import WriteReport as WriteReport
+    from mnistjax.report import write_report as write_report
+
+__version__ = "0.1.0"
+
+# Where a name that loads when it is first touched comes from.
+_NAMESPACES = {
+    **{name: f"mnistjax.{name}" for name in ("data", "errors", "evaluation", "models", "plots")},
+    **{name: f"mnistjax.{name}" for name in ("reading", "report", "runs", "training")},
+    "augment": "mnistjax.data.augment",
+    "ops": "mnistjax.models.ops",
+}
+_LAZY = {
+    **dict.fromkeys(("analyze", "compare_runs", "measure_robustness"), "mnistjax.evaluation"),
+    **dict.fromkeys(("predict", "read_digits"), "mnistjax.reading"),
+    **dict.fromkeys(("WriteReport", "write_report"), "mnistjax.report"),
+}
+
+__all__ = [
+    "Batch",
+    "Callback",
+    "Dataset",
+    "DatasetInfo",
+    "FitResult",
+    "Metrics",
+    "Model",
+    "ProgressBar",
+    "Split",
+    "TensorBoard",
+    "TrainConfig",
+    "TrainState",
+    "TrainedModel",
+    "WriteReport",
+    "analyze",
+    "augment",
+    "compare_runs",
+    "compiler_options",
+    "count_parameters",
+    "create_model",
+    "create_train_state",
+    "data",
+    "epoch_order",
+    "errors",
+    "evaluate",
+    "evaluation",
+    "fit",
+    "from_linen",
+    "get_recipe",
+    "load_dataset",
+    "load_run",
+    "load_weights",
+    "make_epoch_fn",
+    "make_eval_step",
+    "make_optimizer",
+    "make_schedule",
+    "make_train_step",
+    "measure_robustness",
+    "models",
+    "ops",
+    "plots",
+    "predict",
+    "predict_logits",
+    "read_digits",
+    "reading",
+    "report",
+    "runs",
+    "save_weights",
+    "scale_pixels",
+    "steps_per_epoch",
+    "training",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a namespace, or a function of one, when it is first touched."""
+    if name in _NAMESPACES:
+        value: Any = importlib.import_module(_NAMESPACES[name])
+    elif name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Lists all public names, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""What every peer has in common: its task, its clock, and how it answers.
+"""What all peers have in common: the task, the clock, and how they answer.
 
 A peer is a process. It reads its task from a JSON file, says what it is, then waits: at each line
 of JSON on stdin it trains an epoch or classifies the test images, and answers with a line on
@@ -36,7 +36,7 @@ class Task:
         layers: the network: conv (features, kernel side, "valid" or "same"), batch_norm, relu,
             pool (side), flatten, dropout (rate), dense (features).
         model: the name of the same network in this library.
-        batch_size: images a step.
+        batch_size: images per step.
         eval_batch_size: test images at a time.
         dtype: "float32" or "bfloat16".
         variant: how the framework is used; what its worker knows.

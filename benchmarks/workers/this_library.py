@@ -28,7 +28,7 @@ class Library:
         optimizer = optax.adam(LEARNING_RATE, eps=EPSILON)
         self.train = [jnp.asarray(array) for array in task.arrays("train")]
         test = [jnp.asarray(array) for array in task.arrays("test")]
-        self.test = (test[0], mnistjax.sequential_order(len(test[0]), task.eval_batch_size))
+        self.test = (test[0], mnistjax.data.sequential_order(len(test[0]), task.eval_batch_size))
         state_key, self.order_key = jax.random.split(jax.random.key(task.seed))
         example = jnp.zeros((1, *self.train[0].shape[1:]))
         self.state = mnistjax.create_train_state(model, optimizer, example, key=state_key)

@@ -1,4 +1,4 @@
-"""The benchmarks count, sum up and write what they promise; how fast anything is, is not tested."""
+"""The benchmarks count, summarize and write as documented; speed itself is not tested."""
 
 import itertools
 import json
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mnistjax
+from mnistjax.cli import listing
 
 # The benchmarks are scripts: Python finds what lies beside one when it starts it.
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
@@ -168,9 +169,9 @@ def test_measured_training_is_training():
 
 def test_throughput_refuses_what_is_not_there():
     arguments = throughput.Arguments(devices=99)
-    with pytest.raises(mnistjax.ConfigError, match="at most 4 devices"):
+    with pytest.raises(mnistjax.errors.ConfigError, match="at most 4 devices"):
         throughput.make_case(mnistjax.get_recipe("mlp"), 1, tiny_images(200), arguments)
-    with pytest.raises(mnistjax.ConfigError, match="batch_size"):
+    with pytest.raises(mnistjax.errors.ConfigError, match="batch_size"):
         throughput.make_case(mnistjax.get_recipe("mlp"), 9, tiny_images(8), throughput.Arguments())
 
 
@@ -192,7 +193,7 @@ def test_startup_rows(runs):
         assert all(seconds >= 0 for seconds in stages)
         assert row["total_seconds"] == pytest.approx(sum(stages))
         assert set(row) >= CONDITIONS
-        assert startup.summarise([row])["total_seconds_max"] == row["total_seconds"]
+        assert startup.summarize([row])["total_seconds_max"] == row["total_seconds"]
     assert len(readme.startup_table(rows).splitlines()) == 4
 
 
@@ -233,14 +234,14 @@ def seed_row(accuracy, cache, seconds):
     return {"recipe": "r", "cache": cache, **accuracies, **times}
 
 
-def test_all_seeds_are_summed_up():
+def test_all_seeds_are_summarized():
     rows = [seed_row(0.89, "cold", 9.0), seed_row(0.91, "warm", 1.0), seed_row(0.93, "warm", 3.0)]
-    summary = time_to_accuracy.summarise(rows)
+    summary = time_to_accuracy.summarize(rows)
     assert summary["accuracy_mean"] == pytest.approx(0.91)
     assert summary["accuracy_sd"] == pytest.approx(0.02)
     assert summary["reached"]
     assert (summary["compile_seconds_cold"], summary["compile_seconds_warm"]) == (9.0, 2.0)
-    assert not time_to_accuracy.summarise(rows[:1])["reached"]
+    assert not time_to_accuracy.summarize(rows[:1])["reached"]
     assert "0.930" not in conditions.table([summary], time_to_accuracy.COLUMNS)
     assert "91.000 ± 2.000" in conditions.table([summary], time_to_accuracy.COLUMNS)
 
@@ -266,3 +267,25 @@ def test_new_accuracy_rows_replace_old_ones_and_no_others():
         ("mlp", 0, 2),
         ("mlp", 1, 2),
     ]
+
+
+def test_what_mnistjax_recipes_shows_is_what_was_measured():
+    measured = readme.summarize_accuracy(readme.RESULTS / "accuracy.jsonl")
+    assert listing.read_measured() == measured, "run python benchmarks/readme.py"
+    assert list(measured) == list(mnistjax.runs.RECIPES)
+
+
+def test_accuracy_is_summarized_over_the_seeds(tmp_path):
+    shared = {"recipe": "mlp", "parameters": 7, "epochs": 2.0, "device": "chip", "versions": {}}
+    rows = [
+        {**shared, "validation_accuracy": None, "test_accuracy": accuracy, "train_seconds": seconds}
+        for accuracy, seconds in ((0.9, 1.0), (0.94, 9.0), (0.92, 2.0))
+    ]
+    conditions.write_json_lines(tmp_path / "accuracy.jsonl", rows)
+    (found,) = readme.summarize_accuracy(tmp_path / "accuracy.jsonl").values()
+    assert (found["seeds"], found["train_seconds"]) == (3, 2.0)
+    assert found["test_accuracy"] == pytest.approx(0.92)
+    assert found["test_accuracy_sd"] == pytest.approx(0.02)
+    assert found["validation_accuracy"] is found["validation_accuracy_sd"] is None
+    last = readme.accuracy_table({"mlp": found}).splitlines()[-1]
+    assert last.endswith(" | 7 | 2 | 3 |  | 92.00 ± 2.00 | 97 validation |")

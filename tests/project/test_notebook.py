@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+import mnistjax
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "mnist_tour.ipynb"
 MOST_BYTES = 2_000_000
@@ -93,6 +96,18 @@ def displays(source: str) -> bool:
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     prints = any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
     return prints or isinstance(last, ast.Expr)
+
+
+def names_of_the_package(source: str) -> set[str]:
+    """The dotted names below mnistjax that a cell uses, for example "plots.samples"."""
+    return set(re.findall(r"\bmnistjax\.([a-z_0-9.]*[A-Za-z_0-9]+)", source))
+
+
+def test_it_uses_names_that_exist():
+    names = {name for cell in code_cells(read()) for name in names_of_the_package(cell.source)}
+    assert len(names) > 20
+    for name in names:
+        attrgetter(name)(mnistjax)
 
 
 def test_it_was_stored_as_it_ran_from_top_to_bottom():
