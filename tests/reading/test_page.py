@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 
 import numpy as np
 import pytest
-from degraded import RowStyle, degraded_rows, row_ink
+from degraded import degraded_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
@@ -223,17 +222,3 @@ def test_a_page_of_one_color_says_nothing(trained, value):
 def test_a_noisy_blank_page_says_nothing(trained):
     noise = np.random.default_rng(0).normal(200, 12, (300, 500)).clip(0, 255).astype(np.uint8)
     assert mnistjax.read_digits(trained, Image.fromarray(noise)).rows == ()
-
-
-def touching(count) -> tuple[Image.Image, str]:
-    """A row of digits on white paper, each of which touches the next."""
-    test = mnistjax.load_dataset("digits").test
-    rng = np.random.default_rng(0)
-    row = row_ink(test.images[:count, ..., 0], 40, RowStyle(gap=(-0.12, -0.04), skew=0), rng)
-    return Image.fromarray(np.uint8(255 * (1 - row))), "".join(map(str, test.labels[:count]))
-
-
-def agreement(text, expected) -> float:
-    """The part of the expected text that is read, in its order."""
-    matcher = difflib.SequenceMatcher(None, text, expected, autojunk=False)
-    return sum(block.size for block in matcher.get_matching_blocks()) / len(expected)
