@@ -140,6 +140,7 @@ def _settings_type(default: mnistjax.TrainConfig) -> Any:
         flag = tyro.conf.arg(help=described[field.name], help_behavior_hint=shown)
         fields[field.name] = Annotated[hints[field.name], flag]
     # `total=False`: tyro leaves out what was not given, so that a recipe's own settings stay.
+    # mypy knows the functional form with literal names alone.
     return TypedDict("Settings", fields, total=False)  # type: ignore[operator]
 
 
