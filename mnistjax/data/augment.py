@@ -68,7 +68,7 @@ def random_shift(images: jax.Array, *, key: jax.Array, pixels: int) -> jax.Array
     starts = jax.random.randint(key, (len(images), 2), 0, 2 * pixels + 1, jnp.int32)
 
     def crop(padded: jax.Array, start: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_slice(padded, (start[0], start[1], 0), images.shape[1:])
+        return jax.lax.dynamic_slice(padded, (*start, jnp.int32(0)), images.shape[1:])
 
     return jax.vmap(crop)(jnp.pad(images, pad), starts)
 

@@ -36,10 +36,11 @@ def first_max(*xs: Array) -> Array:
 
 @first_max.defjvp
 def _first_max_jvp(xs: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    largest = first_max(*xs)
-    tangent = tangents[-1]
-    for x, t in zip(xs[-2::-1], tangents[-2::-1], strict=True):
-        tangent = jnp.where(x == largest, t, tangent)
+    # Not `x == largest`: XLA may compute `x` twice, with other roundings, and find none equal.
+    largest, tangent = xs[0], tangents[0]
+    for x, t in zip(xs[1:], tangents[1:], strict=True):
+        tangent = jnp.where(x > largest, t, tangent)
+        largest = jnp.maximum(largest, x)
     return largest, tangent
 
 
@@ -105,12 +106,12 @@ def _direct_conv_pool_jvp(
     primals: tuple[Array, Array], tangents: tuple[Any, Any]
 ) -> tuple[Array, Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
-    outputs = _direct(x, kernel)
-    largest = first_max(*outputs)
     # The index of the maximum is all that the gradient needs.
-    place = jnp.full_like(largest, 3)
-    for i in (2, 1, 0):
-        place = jnp.where(outputs[i] == largest, i, place)
+    largest, *others = _direct(x, kernel)
+    place = jnp.zeros_like(largest)
+    for i, output in enumerate(others, 1):
+        place = jnp.where(output > largest, i, place)
+        largest = jnp.maximum(largest, output)
     ((largest, place),) = _kept([[largest, place]])
     moves = [jnp.zeros_like(largest)] * 4
     if not isinstance(dkernel, SymbolicZero):

@@ -38,6 +38,11 @@ def center(x):
     return jnp.mean(x, tuple(range(1, x.ndim - 1)), keepdims=True) - x
 
 
+def wave(x):
+    """Costs so much that XLA may compute it twice, and round it differently."""
+    return jnp.sin(center(x))
+
+
 def center_pool(x, kernel, *, padding):
     return conv_pool(x, kernel, padding=padding, between=center)
 
@@ -96,15 +101,16 @@ def test_conv_is_that_of_lax(shapes, padding, seed):
     convolutions(),
     st.sampled_from(["SAME", "VALID"]),
     st.sampled_from([1, 2, 2, 3]),
-    st.booleans(),
+    st.sampled_from([None, center, wave]),
     st.integers(0, 9),
 )
-@example(((3, 13, 13, 8), (3, 3, 8, 4)), "VALID", 2, False, 0)
-@example(((2, 7, 8, 8), (3, 3, 8, 4)), "SAME", 2, True, 0)
-@example(((2, 8, 6, 8), (3, 3, 8, 4)), "SAME", 2, True, 0)
-@example(((2, 8, 6, 1), (3, 3, 1, 4)), "VALID", 2, True, 0)
-def test_conv_pool_is_pooled_convolution(shapes, padding, pool, centered, seed):
-    options = {"padding": padding, "pool": pool, **({"between": center} if centered else {})}
+@example(((3, 13, 13, 8), (3, 3, 8, 4)), "VALID", 2, None, 0)
+@example(((2, 7, 8, 8), (3, 3, 8, 4)), "SAME", 2, center, 0)
+@example(((2, 8, 6, 8), (3, 3, 8, 4)), "SAME", 2, center, 0)
+@example(((2, 8, 6, 1), (3, 3, 1, 4)), "VALID", 2, center, 0)
+@example(((2, 7, 8, 8), (3, 3, 8, 4)), "SAME", 2, wave, 0)
+def test_conv_pool_is_pooled_convolution(shapes, padding, pool, between, seed):
+    options = {"padding": padding, "pool": pool, **({"between": between} if between else {})}
     functions = [functools.partial(op, **options) for op in (conv_pool, lax_conv_pool)]
     assert_close(*values_and_gradients(tuple(functions), *randoms(seed, *shapes)))
 

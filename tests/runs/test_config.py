@@ -187,7 +187,7 @@ def test_json_need_not_name_every_setting():
         ("[1]", ConfigError, "expected a JSON object of settings, got list"),
         ("null", ConfigError, "expected a JSON object of settings, got NoneType"),
         ('{"epoch": 2}', UnknownNameError, "unknown setting 'epoch': did you mean 'epochs'?"),
-        ('{"epochs": "two"}', ConfigError, "epochs must be positive and at most 1,000,000, found"),
+        ('{"epochs": "two"}', ConfigError, "epochs must be positive, at most 1,000,000, found"),
         ('{"model": "vgg"}', UnknownNameError, "unknown model 'vgg': known are cnn, "),
         ('{"model": ["cnn"]}', UnknownNameError, "unknown model ['cnn']"),
         ('{"epochs": 1, "steps": 1}', ConfigError, "not both"),
