@@ -139,6 +139,8 @@ class TrainConfig:
     def replace(self, **changes: Any) -> TrainConfig:
         """Returns a copy with some settings changed, checked as a new one is.
 
+        `steps` takes the place of `epochs`, and `epochs` that of `steps`.
+
         Raises:
             ConfigError: a setting is out of its bounds.
             UnknownNameError: there is no such setting, or no such model, optimizer or schedule.
@@ -147,10 +149,10 @@ class TrainConfig:
         for name in changes:
             if name not in known:
                 raise UnknownNameError("setting", name, known)
-        if "steps" in changes and "epochs" not in changes:
-            changes["epochs"] = None
-        elif "epochs" in changes and "steps" not in changes:
-            changes["steps"] = None
+        if changes.get("steps") is not None:
+            changes.setdefault("epochs", None)
+        elif changes.get("epochs") is not None:
+            changes.setdefault("steps", None)
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> str:

@@ -139,6 +139,8 @@ def test_replacing_one_unit_of_length_takes_away_the_other():
     assert (config.replace(steps=3).epochs, config.replace(steps=3).steps) == (None, 3)
     assert config.replace(steps=3).replace(epochs=1.5) == TrainConfig(epochs=1.5)
     assert config.replace(seed=1) == TrainConfig(epochs=2, seed=1)
+    assert config.replace(steps=None) == config
+    assert TrainConfig(steps=3).replace(epochs=None) == TrainConfig(steps=3)
     assert config.epochs == 2
     with pytest.raises(ConfigError, match="not both"):
         config.replace(epochs=1, steps=1)
