@@ -7,10 +7,10 @@
 >>> int(mnistjax.evaluate(fitted.trained, dataset.test).count)
 360
 
-What a first program needs is here; all else has a namespace of its own, which loads when it is
-first touched: `augment`, `data`, `errors`, `evaluation`, `models`, `ops`, `plots`, `reading`,
-`report`, `runs` and `training`. Importing this package loads jax, flax.linen and optax, and nothing
-else that is heavy.
+The names that most programs need are exported here. Everything else is in a submodule that is
+imported on first access: `augment`, `data`, `errors`, `evaluation`, `models`, `ops`, `plots`,
+`reading`, `report`, `runs` and `training`. Importing this package loads jax, flax.linen and optax,
+but no other heavy dependency.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where a name that loads when it is first touched comes from.
+# The modules of the names that are imported on first access.
 _NAMESPACES = {
     **{name: f"mnistjax.{name}" for name in ("data", "errors", "evaluation", "models", "plots")},
     **{name: f"mnistjax.{name}" for name in ("reading", "report", "runs", "training")},
@@ -145,7 +145,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Loads a namespace, or a function of one, when it is first touched."""
+    """Imports a submodule, or a name from one, on first access."""
     if name in _NAMESPACES:
         value: Any = importlib.import_module(_NAMESPACES[name])
     elif name in _LAZY:

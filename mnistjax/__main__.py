@@ -1,4 +1,4 @@
-"""`python -m mnistjax`: the command line."""
+"""Entry point of the command line, `python -m mnistjax`."""
 
 from mnistjax.cli import main
 

@@ -1,4 +1,4 @@
-"""Writing a file so that a reader, or a crash, never meets half of it."""
+"""Atomic file writes: no reader sees a partly written file, even after a crash."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is flushed and renamed to `path`.
 
-    The folder of `path` is made if it is missing. When the body raises, the temporary file is
+    The folder of `path` is created if it is missing. If the body raises, the temporary file is
     removed and `path` stays as it was.
 
     Args:
         path: the file to write or replace.
 
     Yields:
-        The path to write to, in the same folder, ending as `path` does.
+        The path to write to, in the same folder and with the same suffix as `path`.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # mkstemp makes the file for its owner alone; a plain open() below follows the umask instead.
+    # mkstemp gives access to the owner alone. Only its unused name is kept, so that the permissions
+    # of the file that the caller creates follow the umask.
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f".{target.stem}.", suffix=f".tmp{target.suffix}"
     )
@@ -41,6 +42,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` as UTF-8 to `path`, whole or not at all."""
+    """Writes `text` to `path` as UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

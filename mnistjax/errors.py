@@ -1,7 +1,7 @@
-"""The errors that a user can cause, and the sentence that suggests the nearest name.
+"""Exceptions for bad input, settings and files.
 
-Each class is also one of Python's own (`ValueError`, `FileNotFoundError`), so a caller may catch
-either. The command line prints them in one line.
+Each class also derives from a built-in exception (`ValueError` or `FileNotFoundError`), so callers
+may catch either. The command line prints these errors as one line.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Iterable
 
 
 class MnistjaxError(Exception):
-    """The base of every error of this package: something to mend in the input, not in the code."""
+    """Base class of the exceptions of this package, which invalid input or settings cause."""
 
 
 class UnknownNameError(MnistjaxError, ValueError):
-    """A name that is in no table; the message suggests the nearest one."""
+    """Raised for a name that does not exist; the message suggests the closest one."""
 
     def __init__(self, kind: str, name: str, choices: Iterable[str]) -> None:
-        """Words the message.
+        """Composes the message.
 
         Args:
-            kind: what was named, for example "recipe".
+            kind: the kind of thing that was named, for example "recipe".
             name: the name that was given.
             choices: the names that exist.
         """
@@ -32,24 +32,24 @@ class UnknownNameError(MnistjaxError, ValueError):
 
 
 class ConfigError(MnistjaxError, ValueError):
-    """A setting that cannot be used; the message names it, its bounds and its value."""
+    """Raised for an invalid setting; the message gives its name, bounds and value."""
 
 
 class DataFormatError(MnistjaxError, ValueError):
-    """A data file or array that is not what it should be: truncated, damaged, of wrong shape."""
+    """Raised for a data file or an array that is truncated, damaged or of the wrong shape."""
 
 
 class DatasetNotFoundError(MnistjaxError, FileNotFoundError):
-    """A data set that was named and cannot be had; the message lists the ways to get it."""
+    """Raised for a data set that is not available; the message lists the ways to get it."""
 
 
 class RunError(MnistjaxError, ValueError):
-    """A run directory or a weights file that cannot be used as asked."""
+    """Raised for a run directory or a weights file that cannot be used."""
 
 
 class RunNotFoundError(MnistjaxError, FileNotFoundError):
-    """A run directory or a weights file that is not there."""
+    """Raised for a run directory or a weights file that does not exist."""
 
 
 class NonFiniteLossError(MnistjaxError, ValueError):
-    """A loss became NaN or infinite."""
+    """Raised when a loss becomes NaN or infinite."""

@@ -1,11 +1,11 @@
-"""Random changes of images, batched and compiled with the step that uses them.
+"""Random image augmentations, batched and compiled with the step that uses them.
 
-Each is a pure function `(images, *, key, ...) -> images` on float32 images [B, H, W, C], draws anew
-for every image, and fills what comes in from outside with zeros, the background of MNIST. Set the
-strength with `functools.partial`, and chain several with `compose`.
+Each is a pure function `(images, *, key, ...) -> images` on float32 images [B, H, W, C]. It draws a
+separate change for every image, and reads pixels outside the image as zeros, the background of
+MNIST. Set the strength with `functools.partial`, and chain several with `compose`.
 
-The key must be one of its own, which nothing else draws from or splits: `split(key)[i]` is
-`fold_in(key, i)` in JAX, so a draw elsewhere from `fold_in(key, 0)` could be the same draw.
+Pass a key that nothing else draws from or splits. In JAX, `split(key)[i]` equals `fold_in(key, i)`,
+so a draw from `fold_in(key, 0)` elsewhere could give the same random numbers.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from jax.scipy.ndimage import map_coordinates
 
 
 class Augment(Protocol):
-    """A random change of images, with its strength already given."""
+    """An augmentation whose strength is already set."""
 
     def __call__(self, images: jax.Array, *, key: jax.Array) -> jax.Array:
         """Maps float images [B, H, W, C] in [0, 1] to images of the same shape."""
 
 
 def compose(*augments: Augment) -> Augment:
-    """Chains augmentations: applies them one after the other, each with a key of its own.
+    """Chains augmentations, each with its own key.
 
     Args:
-        *augments: functions `(images, *, key) -> images`; none at all is the identity.
+        *augments: functions `(images, *, key) -> images`; without any, the result is the identity.
 
     Returns:
         The function `(images, *, key) -> images`, which gives the i-th augmentation the key
@@ -54,7 +54,7 @@ def random_shift(images: jax.Array, *, key: jax.Array, pixels: int) -> jax.Array
 
     Args:
         images: float [B, H, W, C].
-        key: PRNG key of its own.
+        key: PRNG key that is used nowhere else.
         pixels: the largest shift, >= 0.
 
     Returns:
@@ -85,9 +85,9 @@ def random_affine(
 
     Args:
         images: float [B, H, W, C].
-        key: PRNG key of its own.
-        pixels: the largest shift on each axis, in pixels and parts of them.
-        degrees: the largest rotation either way.
+        key: PRNG key that is used nowhere else.
+        pixels: the largest shift on each axis, in pixels, fractions included.
+        degrees: the largest rotation in either direction.
         scale: the largest relative change of size, below 1: 0.1 draws factors from 0.9 to 1.1.
 
     Returns:
@@ -109,13 +109,13 @@ def random_affine(
 def affine(
     images: jax.Array, *, degrees: jax.Array, factors: jax.Array, shifts: jax.Array
 ) -> jax.Array:
-    """Rotates, scales and shifts each image by its own amounts, around its center, bilinearly.
+    """Rotates, scales and shifts each image around its center by given amounts, bilinearly.
 
     Args:
         images: float [B, H, W, C].
-        degrees: float [B], rotation.
-        factors: float [B], size after to size before, positive.
-        shifts: float [B, 2], rows down and columns right, in pixels and parts of them.
+        degrees: float [B], counterclockwise rotation.
+        factors: float [B], ratio of the new size to the old one, positive.
+        shifts: float [B, 2], rows down and columns right, in pixels, fractions included.
 
     Returns:
         float [B, H, W, C].
@@ -125,7 +125,7 @@ def affine(
     def warp_one(
         image: jax.Array, angle: jax.Array, factor: jax.Array, shift: jax.Array
     ) -> jax.Array:
-        # The inverse map: where in the old image each pixel of the new one comes from.
+        # The inverse map gives the position in the input that each output pixel is read from.
         center = jnp.array([(height - 1) / 2, (width - 1) / 2], jnp.float32)
         grid = _pixel_grid(height, width) - (center + shift)[None, None]
         cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -136,7 +136,15 @@ def affine(
 
 
 def random_rotate(images: jax.Array, *, key: jax.Array, degrees: float) -> jax.Array:
-    """Rotates each image around its center by up to `degrees` either way; see `random_affine`.
+    """Rotates each image around its center by up to `degrees` in either direction.
+
+    Args:
+        images: float [B, H, W, C].
+        key: PRNG key that is used nowhere else.
+        degrees: the largest rotation.
+
+    Returns:
+        float [B, H, W, C].
 
     Example:
         >>> images = jnp.ones((8, 28, 28, 1))
@@ -147,7 +155,15 @@ def random_rotate(images: jax.Array, *, key: jax.Array, degrees: float) -> jax.A
 
 
 def random_scale(images: jax.Array, *, key: jax.Array, scale: float) -> jax.Array:
-    """Scales each image around its center by 1 - scale to 1 + scale; see `random_affine`.
+    """Scales each image around its center by a factor from 1 - scale to 1 + scale.
+
+    Args:
+        images: float [B, H, W, C].
+        key: PRNG key that is used nowhere else.
+        scale: the largest relative change of size, below 1.
+
+    Returns:
+        float [B, H, W, C].
 
     Example:
         >>> images = jnp.ones((8, 28, 28, 1))
@@ -158,15 +174,15 @@ def random_scale(images: jax.Array, *, key: jax.Array, scale: float) -> jax.Arra
 
 
 def cutout(images: jax.Array, *, key: jax.Array, size: int) -> jax.Array:
-    """Sets a square of each image to zero.
+    """Sets a random square of each image to zero.
 
-    DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552.
+    From DeVries and Taylor, 2017, https://arxiv.org/abs/1708.04552.
 
     Args:
         images: float [B, H, W, C].
-        key: PRNG key of its own.
-        size: side of the square in pixels. Its center lies anywhere, so part of it may fall
-            outside.
+        key: PRNG key that is used nowhere else.
+        size: side of the square in pixels. Its center may be any pixel, so part of the square may
+            lie outside the image.
 
     Returns:
         float [B, H, W, C].
@@ -191,16 +207,16 @@ def cutout(images: jax.Array, *, key: jax.Array, size: int) -> jax.Array:
 def elastic(
     images: jax.Array, *, key: jax.Array, pixels: float | jax.Array, smoothness: float = 4.0
 ) -> jax.Array:
-    """Bends each image by a smooth random displacement.
+    """Distorts each image by a smooth random displacement field.
 
-    White noise of every pixel and axis is smoothed by a Gaussian along rows and columns and
-    multiplied by `pixels`: Simard, Steinkraus and Platt, 2003,
-    https://doi.org/10.1109/ICDAR.2003.1227801.
+    The displacement along each axis is white noise, smoothed by a Gaussian along rows and columns
+    and multiplied by `pixels` (Simard, Steinkraus and Platt, 2003,
+    https://doi.org/10.1109/ICDAR.2003.1227801).
 
     Args:
         images: float [B, H, W, C].
-        key: PRNG key of its own.
-        pixels: root mean square of the displacement along each axis.
+        key: PRNG key that is used nowhere else.
+        pixels: root mean square of the displacement along each axis, in pixels.
         smoothness: standard deviation in pixels of the Gaussian that smooths the displacement.
 
     Returns:
@@ -219,16 +235,16 @@ def elastic(
 
 
 def gaussian_kernel(length: int, sigma: float | jax.Array, *, norm: int = 1) -> jax.Array:
-    r"""Returns the matrix that smooths a line of pixels by a Gaussian, multiplied from the left.
+    r"""Returns the matrix that smooths a line of pixels with a Gaussian, applied from the left.
 
-    $w_{ij} \propto \exp(-(i - j)^2 / (2 \sigma^2))$, each row scaled to a norm of 1, also at the
-    ends of the line, where the Gaussian is cut off.
+    $w_{ij} \propto \exp(-(i - j)^2 / (2 \sigma^2))$, with each row scaled to unit norm, including
+    those near the ends of the line, where the Gaussian is cut off.
 
     Args:
         length: number of pixels of the line.
         sigma: standard deviation in pixels, positive.
-        norm: 1 for rows whose sum is 1, which keep a constant line as it is; 2 for rows whose sum
-            of squares is 1, which keep white noise at its variance.
+        norm: 1 for rows that sum to 1, which leave a constant line unchanged; 2 for rows whose
+            squares sum to 1, which preserve the variance of white noise.
 
     Returns:
         float32 [length, length].
@@ -244,7 +260,7 @@ def gaussian_kernel(length: int, sigma: float | jax.Array, *, norm: int = 1) -> 
 
 
 def sample(image: jax.Array, positions: jax.Array) -> jax.Array:
-    """Reads an image at positions between its pixels, bilinearly, with zeros outside.
+    """Samples an image at fractional positions by bilinear interpolation, with zeros outside.
 
     Args:
         image: float [H, W, C].
@@ -266,5 +282,5 @@ def sample(image: jax.Array, positions: jax.Array) -> jax.Array:
 
 
 def _pixel_grid(height: int, width: int) -> jax.Array:
-    """Returns row and column of every pixel, float32 [height, width, 2]."""
+    """Returns the row and column of every pixel, float32 [height, width, 2]."""
     return jnp.stack(jnp.mgrid[:height, :width], axis=-1).astype(jnp.float32)

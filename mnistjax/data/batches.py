@@ -1,8 +1,8 @@
-"""Batches: in which order an epoch visits the images, and how a batch is gathered.
+"""The order in which an epoch visits the images, and the batches gathered in that order.
 
-The order is drawn from a key and the epoch number alone, so a resumed run sees the batches that
-the unbroken run would have seen. The last batch is filled up with masked rows, so every image
-counts exactly once at any batch size.
+The order depends only on a key and the epoch number, so a resumed run sees the same batches as an
+uninterrupted one. The last batch is padded with masked rows, so every image counts exactly once at
+any batch size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     Attributes:
         images: uint8 or float [B, H, W, C]; zeros where masked.
         labels: int32 [B]; 0 where masked.
-        mask: bool [B]; False for the rows that only fill up the last batch.
+        mask: bool [B]; False for the rows that pad the last batch.
     """
 
     images: jax.Array
@@ -35,14 +35,14 @@ class Batch(NamedTuple):
 
 
 def named_key(key: jax.Array, name: str) -> jax.Array:
-    """Returns the key of one kind of draw, so that one base key serves a whole run.
+    """Derives the key of one kind of random draw from the base key of a run.
 
-    `jax.random.split(key)[i]` is `jax.random.fold_in(key, i)`: step 0 and epoch 0 of a run must not
-    fold their numbers into the same key. They fold them into keys of different names.
+    Folding step 0 and epoch 0 into the same key would give both the same random numbers. Each kind
+    of draw therefore folds its number into a key of its own name.
 
     Args:
         key: the base key of the run.
-        name: what is drawn: "init", "augment", "dropout" and "order" are those of this package.
+        name: the kind of draw; this package uses "init", "augment", "dropout" and "order".
 
     Returns:
         `fold_in(key, crc32(name))`, a PRNG key.
@@ -65,10 +65,10 @@ def check_labels(
     Args:
         labels: integer [N].
         num_classes: the classes are 0 to num_classes - 1.
-        mask: bool [N]; rows that are False may hold anything. None checks all.
+        mask: bool [N]; False rows may hold anything. None checks every row.
 
     Raises:
-        DataFormatError: a label is out of range, or labels are no integers.
+        DataFormatError: a label is out of range, or the labels are not integers.
 
     >>> check_labels(np.array([0, 9]), num_classes=10)
     """
@@ -87,7 +87,7 @@ def check_labels(
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Returns the number of batches that hold every example once, the last one perhaps padded.
+    """Returns the number of batches that hold every example once, the last one padded if needed.
 
     Args:
         num_examples: number of images, >= 1.
@@ -112,10 +112,10 @@ def epoch_order(
 ) -> jax.Array:
     """Draws the order in which an epoch visits the images.
 
-    A pure function of its arguments; `num_examples` and `batch_size` are static under `jit`.
+    It is a pure function of its arguments; `num_examples` and `batch_size` are static under `jit`.
 
     Args:
-        key: the base key of the run, the same that `create_train_state` is given.
+        key: the base key of the run, as passed to `create_train_state`.
         epoch: number of the epoch, int32 scalar, counted from 0.
         num_examples: number of images.
         batch_size: images per batch.
@@ -138,7 +138,7 @@ def epoch_order(
 
 
 def sequential_order(num_examples: int, batch_size: int) -> jax.Array:
-    """Returns the images' own order in rows of one batch, for evaluation with `take_batch`.
+    """Returns the indices of all images in order, one batch per row, for use with `take_batch`.
 
     Args:
         num_examples: number of images, >= 1.
@@ -185,7 +185,7 @@ def take_batch(images: jax.Array, labels: jax.Array, indices: jax.Array) -> Batc
     """
 
     def take(array: jax.Array) -> jax.Array:
-        # Out of bounds (and -1 is, unless it wraps) reads as 0.
+        # Indices out of bounds read as 0, and so does -1 because it does not wrap around.
         return (
             jnp.asarray(array)
             .at[indices]
@@ -201,7 +201,7 @@ def stream_batches(
     """Yields the batches of an epoch from host memory, for data that does not fit on the device.
 
     The batches are those of `epoch_order` and `take_batch`. The transfer of the next batch starts
-    before the current one is handed out.
+    before the current one is yielded.
 
     Args:
         split: the images, which may be memory-mapped.
@@ -214,7 +214,13 @@ def stream_batches(
         An iterator over the batches, on the default device.
 
     Raises:
-        ConfigError: `batch_size` is less than 1 or more than the number of images, at the call.
+        ConfigError: `batch_size` is less than 1 or more than the number of images. It is raised by
+            the call itself, before the first batch is requested.
+
+    >>> split = Split(np.zeros((3, 28, 28, 1), np.uint8), np.array([7, 8, 9], np.int32))
+    >>> batches = stream_batches(split, batch_size=2, key=jax.random.key(0), epoch=0)
+    >>> [batch.mask.tolist() for batch in batches]
+    [[True, True], [True, False]]
     """
     steps_per_epoch(len(split), batch_size)
     order = np.asarray(_jitted_epoch_order(key, epoch, len(split), batch_size))

@@ -1,9 +1,9 @@
-"""Decoded arrays in one file, memory-mapped and verified, so that a second load is quick.
+"""Caches decoded arrays in one memory-mapped file, so that later loads are fast.
 
-A cache file is a SHA-256 digest and, after it, what the digest is taken of: the arrays in the
-safetensors format (https://github.com/huggingface/safetensors#format), whose metadata name the
-files that they were decoded from. One that is stale, damaged or unreadable is passed over and
-written anew; a cache is never an error.
+A cache file is a SHA-256 digest followed by the data that it covers: the arrays in the safetensors
+format (https://github.com/huggingface/safetensors#format), with metadata that identifies the files
+they were decoded from. A stale, damaged or unreadable cache is ignored and rewritten; it never
+causes an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from mnistjax.atomic import atomic_path
 
 Arrays = Mapping[str, np.ndarray]
 
-# Part of every cache: a change of the format or of the decoding makes older caches stale.
+# Stored in every cache. Increase it when the format or the decoding changes, so that older caches
+# become stale.
 _FORMAT = 2
 _DTYPES = {"U8": np.uint8, "I32": np.int32}
 _ABANDONED_SECONDS = 3600.0
@@ -38,10 +39,11 @@ def cached_arrays(
 
     Args:
         name: the data set's name.
-        data_dir: the folder that the data set belongs to; the cache lies in its `.mnistjax`, or
-            in the user's cache directory if that cannot be written, or nowhere.
-        files: what `decode` reads; a change of a name, size or time makes the cache stale.
-        decode: makes the arrays, uint8 or int32.
+        data_dir: the folder that the data set belongs to. The cache is in its `.mnistjax`, or in
+            the user's cache directory if that is not writable. If neither is, nothing is cached.
+        files: the files that `decode` reads; the cache is stale if the name, size or modification
+            time of one of them changes.
+        decode: returns the arrays, each uint8 or int32.
 
     Returns:
         The arrays by name; memory-mapped and read-only when they come from a cache.
@@ -60,7 +62,7 @@ def cached_arrays(
 
 
 def cache_files(name: str, data_dir: Path) -> tuple[Path, Path]:
-    """Returns where the cache of a data set may lie: beside the data, or in the user's cache."""
+    """Returns the possible paths of a cache: beside the data, and in the user's cache directory."""
     slug = name.replace("/", "-")
     digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
     return data_dir / ".mnistjax" / f"{slug}.cache", user_cache_dir() / f"{slug}-{digest}.cache"
@@ -73,10 +75,9 @@ def user_cache_dir() -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Tells whether files may be put into a folder, which need not exist yet.
+    """Returns whether files can be created in a folder, which need not exist yet.
 
-    A folder without any write permission is taken for one that is to stay as it is, even where
-    the user (root) could write into it.
+    A folder without any write permission counts as read-only even for root, who could write to it.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     writable_bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
@@ -116,7 +117,7 @@ def _view(data: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:
 
 
 def _write(path: Path, key: str, arrays: Arrays) -> bool:
-    """Publishes a cache; returns False where that is impossible."""
+    """Writes a cache file, and returns whether that succeeded."""
     from safetensors.numpy import save
 
     payload = save(dict(arrays), {"key": key})
@@ -131,7 +132,7 @@ def _write(path: Path, key: str, arrays: Arrays) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes what a killed writer left, and the folder that was the cache in format 1."""
+    """Removes files left by interrupted writers, and the folder that format 1 used."""
     shutil.rmtree(path.with_suffix(""), ignore_errors=True)
     for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The digits that come with scikit-learn: real data without a file or a network."""
+"""The digits bundled with scikit-learn: real data that needs no download."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def embedded_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Returns scikit-learn's 1,797 digits of 8x8 pixels, drawn as MNIST's are: 20x20 in 28x28.
+    """Returns scikit-learn's 1,797 8x8 digits, resized to 20x20 and padded to 28x28 as in MNIST.
 
     Returns:
         (images, labels): uint8 [1797, 28, 28, 1] and int32 [1797].

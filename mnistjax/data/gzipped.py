@@ -1,4 +1,4 @@
-"""Reading files that may be compressed by gzip: the content decides, not the name."""
+"""Reads files that may be compressed by gzip, which is detected from their content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAGIC = b"\x1f\x8b"
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """Reads a whole file, decompressed.
+    """Reads a whole file, decompressing it if needed.
 
     Args:
         path: the file, plain or compressed by gzip.
@@ -34,7 +34,7 @@ def read_bytes(path: PathLike) -> bytes:
 
 
 def read_first_line(path: PathLike) -> bytes:
-    """Reads the first line of a file, decompressed, without reading the rest.
+    """Reads only the first line of a file, decompressing it if needed.
 
     Args:
         path: the file, plain or compressed by gzip.
@@ -54,7 +54,7 @@ def read_first_line(path: PathLike) -> bytes:
 
 
 def decompress(data: bytes, where: str) -> bytes:
-    """Decompresses data that starts as gzip does, and returns other data as it is.
+    """Decompresses gzip data, and returns any other data unchanged.
 
     Args:
         data: the content of a file.

@@ -1,6 +1,6 @@
-"""Strict reader of IDX, the file format in which MNIST and its relatives were published.
+"""Strict reader of IDX, the file format in which MNIST and similar data sets are published.
 
-A file that is damaged, cut off or of another kind raises an error; it never gives wrong pixels.
+A damaged, truncated or unrelated file raises an error instead of giving wrong pixels.
 The format is described at the end of http://yann.lecun.com/exdb/mnist/.
 """
 
@@ -34,7 +34,7 @@ def read_idx_folder(folder: PathLike, prefix: str = "") -> tuple[Pair, Pair]:
 
     Args:
         folder: the folder that holds them.
-        prefix: what their names begin with, for example "emnist-letters-".
+        prefix: the start of their names, for example "emnist-letters-".
 
     Returns:
         (train, test), each (images, labels): uint8 [N, H, W, 1] and int32 [N].
@@ -57,12 +57,12 @@ def read_idx_folder(folder: PathLike, prefix: str = "") -> tuple[Pair, Pair]:
 def find_idx_files(folder: PathLike, prefix: str = "") -> IdxFiles | None:
     """Finds the four IDX files of a data set.
 
-    Both spellings are known, `train-images-idx3-ubyte` and `train-images.idx3-ubyte`, plain or
-    with `.gz`, and `test` as well as `t10k`.
+    Both spellings are accepted, `train-images-idx3-ubyte` and `train-images.idx3-ubyte`, with or
+    without `.gz`, and with `test` or `t10k`.
 
     Args:
         folder: where to look.
-        prefix: what the names begin with, for example "emnist-letters-".
+        prefix: the start of their names, for example "emnist-letters-".
 
     Returns:
         The paths, or None if the folder holds none of them.
@@ -173,7 +173,7 @@ def decode_idx(data: bytes, where: str) -> np.ndarray:
         where: the name of the file, for error messages.
 
     Returns:
-        uint8 array of the rank and the shape that the header gives, read-only.
+        Read-only uint8 array of the shape given in the header.
 
     Raises:
         DataFormatError: if the data is damaged, cut off, too long, or not IDX of unsigned bytes.

@@ -1,6 +1,6 @@
-"""Strict reader of CSV files of 28x28 images, as Kaggle's digit recognizer has them.
+"""Strict reader of CSV files of 28x28 images, in the format of Kaggle's Digit Recognizer.
 
-A file that is damaged, cut off or of another kind raises an error; it never gives wrong pixels.
+A damaged, truncated or unrelated file raises an error instead of giving wrong pixels.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ _ROW_BY_COLUMN = tuple(f"{row}x{column}" for row in range(1, 29) for column in r
 
 
 def read_kaggle_csv(path: PathLike) -> tuple[np.ndarray, np.ndarray | None]:
-    r"""Reads a CSV file of 28x28 images, one per row, as Kaggle's digit recognizer has them.
+    r"""Reads a CSV file of 28x28 images, one per row.
+
+    The format is that of Kaggle's Digit Recognizer, https://www.kaggle.com/c/digit-recognizer.
 
     Args:
         path: the file, plain or compressed by gzip. Its header is `label,pixel0,...,pixel783` or
             `label,1x1,1x2,...,28x28`, or one of these without `label`.
 
     Returns:
-        (images, labels): uint8 [N, 28, 28, 1] and int32 [N], or None for unlabeled images.
+        (images, labels): uint8 [N, 28, 28, 1] and int32 [N]; `labels` is None if there are none.
 
     Raises:
         DatasetNotFoundError: if there is no such file.
-        DataFormatError: if the header is another, a row has another number of columns, a value is
-            not an integer from 0 to 255, or the file is cut off; the message names line and
-            column.
+        DataFormatError: if the header is none of these, a row has the wrong number of columns, a
+            value is not an integer from 0 to 255, or the file is cut off; the message names the
+            line and the column.
 
     Example:
         >>> import pathlib, tempfile
@@ -49,7 +51,7 @@ def read_kaggle_csv(path: PathLike) -> tuple[np.ndarray, np.ndarray | None]:
     if not body.strip():
         raise DataFormatError(f"expected at least one row below the header, found none in {path}")
     if not body.endswith(b"\n"):
-        # A last value that lost a digit would pass for a smaller one.
+        # Without this check, a last value that lost a digit would be read as a smaller number.
         last = len(body.splitlines()) + 1
         raise DataFormatError(
             f"expected a newline at the end, found a row that may be cut off in {path} line {last}"
@@ -66,7 +68,7 @@ def read_kaggle_csv(path: PathLike) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def kaggle_csv_is_labeled(path: PathLike) -> bool:
-    """Tells from the header of a CSV file whether it holds labels.
+    """Returns whether a CSV file holds labels, according to its header.
 
     Args:
         path: the file, plain or compressed by gzip.
@@ -92,7 +94,7 @@ def _check_header(line: bytes, where: str) -> list[str]:
 
 
 def _raise_first_bad_value(body: bytes, columns: list[str], where: str) -> None:
-    """Finds what the fast reader could not read, for a message with line and column."""
+    """Raises an error that names the line and column of the first value that cannot be read."""
     for number, line in enumerate(body.decode("utf-8", "replace").splitlines(), start=2):
         values = line.split(",")
         if line and len(values) != len(columns):

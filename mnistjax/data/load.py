@@ -1,8 +1,12 @@
-"""`load_dataset`: finds the files of a data set and turns them into arrays, in this order.
+"""`load_dataset`: finds the files of a data set and loads them as arrays.
 
-A name: IDX files beside, else what TensorFlow Datasets (TFDS) has prepared, else a download.
-A folder: IDX files, else CSV files. Neither: MNIST, else the digits that come with scikit-learn.
-Whatever was found is then decoded, or taken from the cache, and checked.
+A data set is looked for in this order:
+
+- by name: IDX files, else files prepared by TensorFlow Datasets (TFDS), else a download;
+- in a folder: IDX files, else CSV files;
+- without a name: MNIST, else the digits bundled with scikit-learn.
+
+The files found are decoded, or their arrays read from the cache, and checked.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from mnistjax.errors import DataFormatError, DatasetNotFoundError, UnknownNameEr
 
 PathLike = str | os.PathLike[str]
 Pair = tuple[np.ndarray, np.ndarray]
-_Read = Callable[[], tuple[Pair, Pair]]  # gives (train, test), each (images, labels)
+_Read = Callable[[], tuple[Pair, Pair]]  # returns (train, test), each (images, labels)
 _Sizes = tuple[int | None, int | None]  # of train and test
 
 _HELD_OUT = 0.2
@@ -36,7 +40,7 @@ _HELD_OUT = 0.2
 class _Found(NamedTuple):
     """The files of a data set, and how to read them."""
 
-    source: str  # in words
+    source: str  # a description for the user
     cache_dir: Path  # the cache belongs to this folder
     files: Sequence[Path]  # what `decode` reads
     decode: _Read
@@ -45,29 +49,30 @@ class _Found(NamedTuple):
 def load_dataset(
     name: PathLike | None = None, *, data_dir: PathLike | None = None, download: bool = True
 ) -> Dataset:
-    """Loads a data set from the nearest place that has it.
+    """Loads a data set from local files, or downloads it.
 
-    A registered data set is looked for as IDX files in `data_dir/<name>/` (EMNIST: in
-    `data_dir/emnist/`), then as TensorFlow Datasets (TFDS) prepared it in `data_dir`, then it is
-    downloaded. Decoded arrays are cached beside the data, in `.mnistjax`, so that the next load
-    takes milliseconds.
+    A registered data set is read from IDX files in `data_dir/<name>/` (`data_dir/emnist/` for
+    EMNIST), else from files that TensorFlow Datasets (TFDS) prepared in `data_dir`, else it is
+    downloaded. Decoded arrays are cached beside the data, in `.mnistjax`, so that later loads take
+    milliseconds.
 
     Args:
-        name: a key of `DATASETS`; or a folder of your own, with the four IDX files, or with
-            `train.csv` (and `test.csv`) as Kaggle has them; or None for MNIST, and in its place
-            scikit-learn's embedded digits if it cannot be had. Registered names come first:
-            "mnist" is always MNIST; the folder of that name is "./mnist" or a `pathlib.Path`.
-        data_dir: where the data sets lie and are downloaded to. If None: the environment's
-            MNISTJAX_DATA_DIR, else the folder of TFDS, TFDS_DATA_DIR or `~/tensorflow_datasets`.
-        download: whether to download a data set that is not there.
+        name: a key of `DATASETS`; or a folder with the four IDX files, or with `train.csv` (and
+            `test.csv`) in Kaggle's format; or None for MNIST, with scikit-learn's digits as a
+            fallback if MNIST is not available. Registered names take precedence: for a folder
+            named "mnist", pass "./mnist" or a `pathlib.Path`.
+        data_dir: the folder that holds the data sets and receives downloads. If None, the
+            environment variable MNISTJAX_DATA_DIR, else TFDS_DATA_DIR, else
+            `~/tensorflow_datasets`.
+        download: whether to download a data set that is not found.
 
     Returns:
-        The data set: images uint8 [N, H, W, C], labels int32 [N]; its `source` says in words which
+        The data set: images uint8 [N, H, W, C], labels int32 [N]; its `source` describes which
         files were used. The arrays may be read-only and memory-mapped.
 
     Raises:
         UnknownNameError: if `name` is neither a data set nor a folder.
-        DatasetNotFoundError: if the data set cannot be had; the message lists the ways to get it.
+        DatasetNotFoundError: if the data set is not available; the message lists ways to get it.
         DataFormatError: if a file is damaged or holds something else.
         ConfigError: if a folder's only labeled file is too small to hold out a test split.
 
@@ -80,7 +85,7 @@ def load_dataset(
     """
     root = data_directory(data_dir)
     if name is None:
-        # A folder that was named and mistyped must not pass for "there is no MNIST".
+        # A mistyped data directory must raise an error instead of falling back to the digits.
         mistyped = bool(data_dir or os.environ.get("MNISTJAX_DATA_DIR")) and not root.exists()
         return _load_default(root, download=download, fall_back=not mistyped)
     if isinstance(name, str) and name in DATASETS:
@@ -92,8 +97,8 @@ def data_directory(data_dir: PathLike | None = None) -> Path:
     """Returns the folder in which data sets are looked for; it need not exist.
 
     Args:
-        data_dir: the folder. If None: the environment's MNISTJAX_DATA_DIR, else the folder of
-            TFDS, TFDS_DATA_DIR or `~/tensorflow_datasets`.
+        data_dir: the folder. If None, the environment variable MNISTJAX_DATA_DIR, else
+            TFDS_DATA_DIR, else `~/tensorflow_datasets`.
 
     Raises:
         DatasetNotFoundError: if it is a file.
@@ -118,7 +123,7 @@ def _load_default(root: Path, *, download: bool, fall_back: bool) -> Dataset:
     except DatasetNotFoundError:
         if not fall_back:
             raise
-        # The reason is half a page; whoever asks for MNIST by name is told.
+        # The full reason is long; an error gives it if MNIST is asked for by name.
         return _load_embedded(
             f"scikit-learn digits, embedded: mnist was not found in {root} and not downloaded; "
             "ask for mnist by name to see why"
@@ -159,7 +164,7 @@ def _find_idx(info: DatasetInfo, root: Path) -> _Found | None:
 
 
 def _idx_folders(info: DatasetInfo, root: Path) -> list[tuple[Path, str]]:
-    """Returns where the IDX files of a data set may lie, and what their names begin with."""
+    """Returns where the IDX files of a data set may be, and the start of their names."""
     family, _, variant = info.name.partition("/")
     if not variant:
         return [(root / family, "")]
@@ -196,7 +201,7 @@ def _download(info: DatasetInfo, builder: str, root: Path) -> _Found:
         prepare(builder, place, decode_pair=decode_idx_pair)
     except DatasetNotFoundError as error:
         failure = error
-    prepared = find_prepared(builder, place)  # after a failure, too: another process was quicker
+    prepared = find_prepared(builder, place)  # another process may have prepared it
     if prepared is None:
         raise _not_found(info, root, str(failure)) from failure
     return _prepared(info, place, prepared, f"downloaded by TFDS ({prepared.label}) into {place}")
@@ -224,7 +229,7 @@ def _published_sizes(info: DatasetInfo) -> _Sizes:
 def _as_promised(
     info: DatasetInfo, read: _Read, sizes: _Sizes, places: tuple[Path, Path]
 ) -> tuple[Pair, Pair]:
-    """Checks how many images were published, turns them upright, and counts labels from 0."""
+    """Reads a data set, checks its sizes, turns images upright and makes labels start at 0."""
     pairs = read()
     for kind, (images, _), size, place in zip(("train", "test"), pairs, sizes, places, strict=True):
         if size is not None and len(images) != size:
@@ -289,11 +294,11 @@ def _read_csv(path: Path) -> Pair:
     return images, labels
 
 
-# What was found: decoded or from the cache, and checked.
+# Decoding, caching and checking what was found.
 
 
 def _decoded(found: _Found, info: DatasetInfo | None) -> Dataset:
-    """Makes the data set; without `info` it is described from its own images and labels."""
+    """Builds the data set; without `info`, its images and labels determine the description."""
 
     def decode() -> Arrays:
         train, test = found.decode()

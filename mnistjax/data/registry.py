@@ -1,4 +1,4 @@
-"""The data sets that have a name."""
+"""The table of the data sets that have a name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FASHION = (
 )
 _KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
 _CHARACTERS = (*string.digits, *string.ascii_uppercase, *string.ascii_lowercase)
-# EMNIST merges the letters whose two cases look alike; these eleven keep a class of their own.
+# EMNIST merges the letters whose two cases look alike; these eleven keep a lowercase class.
 _MERGED = (*string.digits, *string.ascii_uppercase, *"abdefghnqrt")
 
 
@@ -90,7 +90,7 @@ def get_dataset_info(name: str) -> DatasetInfo:
         Its description.
 
     Raises:
-        UnknownNameError: if there is none; the message suggests the nearest name.
+        UnknownNameError: if no data set has this name; the message suggests the closest one.
 
     Example:
         >>> info = get_dataset_info("fashion_mnist")

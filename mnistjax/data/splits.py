@@ -1,4 +1,4 @@
-"""Images with their labels, checked when they are put together, and their description."""
+"""Data sets in memory: images, labels and a description, validated on construction."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mnistjax.errors import ConfigError, DataFormatError
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before its bytes are read.
+    """Description of a data set.
 
-    A name and a number of classes are enough for a data set of your own 28x28 images.
+    For 28x28 images of your own, a name and the number of classes are enough.
 
     Attributes:
         name: the name that `load_dataset` takes, or one of your own.
         num_classes: number of classes; labels are 0 to num_classes - 1.
         class_names: a name for each class; "0", "1", ... when left out.
         image_shape: (height, width, channels) in pixels.
-        train_size: number of training images in the published files, if they are published.
+        train_size: number of training images in the published files, or None.
         test_size: the same for the test images.
-        builder: the builder of TensorFlow Datasets, for example "emnist/letters", if there is one.
-        transposed: the published files store each image with rows and columns swapped.
-        label_offset: what the published files add to each label (EMNIST letters count from 1).
+        builder: name of the TensorFlow Datasets builder, for example "emnist/letters", or None.
+        transposed: whether the published files store each image with rows and columns swapped.
+        label_offset: added to each label in the published files (EMNIST letters start at 1).
         prepared_sizes: (train, test) sizes of the data set as TensorFlow Datasets prepares it,
             where they differ from the published files.
 
@@ -70,7 +70,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images with their labels, checked when built.
+    """Images and their labels, validated on construction.
 
     Attributes:
         images: uint8 [N, H, W, C], 0 to 255.
@@ -122,13 +122,13 @@ def _check_array(name: str, array: np.ndarray, dtype: type, shape: str, rank: in
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A training and a test split that belong together, checked when built.
+    """A training split, a test split and their description, validated on construction.
 
     Attributes:
         train: the images to train on.
         test: the images to test with.
         info: the data set's description.
-        source: in words, where the images came from.
+        source: describes where the images came from.
 
     Raises:
         DataFormatError: if the images of a split are not of `info.image_shape`, or a label is
@@ -163,13 +163,13 @@ class Dataset:
 
 
 def split_validation(split: Split, fraction: float, *, seed: int) -> tuple[Split, Split | None]:
-    """Holds out part of a split, with the same share of every class.
+    """Holds out part of a split for validation, with the same share of every class.
 
     Args:
         split: the images to divide.
         fraction: the share to hold out, 0 <= fraction < 1; rounded up to whole images.
-        seed: a seed of its own, which holds out the same images every time. Give one that does
-            not change with the seed of a run: runs are comparable on the same images only.
+        seed: determines which images are held out. Keep it fixed when the seed of a run changes,
+            so that all runs are validated on the same images.
 
     Returns:
         (train, validation), each in the order of `split`; validation is None when `fraction` is 0.
@@ -203,7 +203,7 @@ def split_validation(split: Split, fraction: float, *, seed: int) -> tuple[Split
 def _stratified_indices(
     labels: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns sorted indices (kept, held out); a side comes back empty if no split is possible."""
+    """Returns sorted indices (kept, held out); nothing is held out if no split is possible."""
     from sklearn.model_selection import train_test_split
 
     counts = np.unique(labels, return_counts=True)[1]

@@ -1,8 +1,8 @@
-"""Downloading data sets and preparing them with TensorFlow Datasets (TFDS), without TensorFlow.
+"""Downloads data sets and prepares them with TensorFlow Datasets (TFDS), without TensorFlow.
 
-TFDS's own builders need TensorFlow to unpack the files and to encode PNG. Those here derive from
-them and keep their URLs, checksums, download cache, progress bars, names, versions and records;
-only the files are read by the reader they are given, and the images encoded by Pillow.
+The builders of TFDS need TensorFlow to unpack the files and to encode PNG. The subclasses here keep
+their URLs, checksums, download cache, progress bars, names, versions and records, but read the
+files with a given reader and encode the images with Pillow.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def prepare(
     url: str | None = None,
     checksums: Checksums | None = None,
 ) -> None:
-    """Downloads and prepares a data set; files that have already arrived are used again.
+    """Downloads and prepares a data set, reusing files that are already downloaded.
 
-    Every file is checked against its checksum. After a failure nothing half-written stays.
+    Every file is checked against its checksum. A failure leaves no partial files behind.
 
     Args:
-        builder: the name of the builder of TFDS, for example "emnist/letters".
-        data_dir: the folder to prepare it in; made if it is missing.
+        builder: the name of the TFDS builder, for example "emnist/letters".
+        data_dir: the folder to prepare it in; created if it is missing.
         decode_pair: `(images, labels, images_name, labels_name) -> (images, labels)`, the reader
             of IDX files: takes their content, plain or compressed by gzip, and returns
             uint8 [N, H, W, 1] and int32 [N].
@@ -80,7 +80,7 @@ def _derive(
     from tensorflow_datasets.core.download.checksums import UrlInfo
     from tensorflow_datasets.core.utils import Size
 
-    # TFDS finds checksums by the class's own module, and by URL: a subclass, or a mirror, has none.
+    # TFDS looks up checksums by the class's module and by URL: a subclass or a mirror has none.
     known = {_file_name(address): entry for address, entry in (parent.url_infos or {}).items()}
     for file_name, (size, digest) in checksums.items():
         known[file_name] = UrlInfo(size=Size(size), checksum=digest, filename=file_name)
@@ -104,7 +104,7 @@ def _download_and_prepare(name: str, data_dir: Path, builder_class: Any) -> None
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(try_download_gcs=False, force_checksums_validation=True)
-    # TFDS prints to stdout, which belongs to the caller's results.
+    # TFDS prints to stdout, which is reserved for the results of the caller.
     with (
         _one_line_errors(name),
         _no_leftovers(data_dir, name),
@@ -129,14 +129,14 @@ def _file_name(url: str) -> str:
 
 
 class _ReadsIdx:
-    """What takes the place of TensorFlow in a builder of TFDS."""
+    """Mixin that replaces the TensorFlow code of a TFDS builder."""
 
     source_urls: Mapping[str, str]
     decode_pair: DecodePair
     builder_config: Any
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, Any]]]:
-        # One at a time: after a failure no other thread is still writing.
+        # One download at a time, so that after a failure no other thread is still writing.
         files = {name: Path(dl_manager.download(url)) for name, url in self.source_urls.items()}
         return {split: self._generate_examples(split, files) for split in ("train", "test")}
 
@@ -162,7 +162,7 @@ class _ReadsIdx:
 
 
 def _unzip(path: Path, stem: str) -> tuple[bytes, bytes, str, str]:
-    """Returns the contents of images and labels in EMNIST's zip file, and where they were."""
+    """Returns the contents of images and labels in EMNIST's zip file, and their names."""
     images, labels = f"{stem}-images-idx3-ubyte.gz", f"{stem}-labels-idx1-ubyte.gz"
     try:
         with zipfile.ZipFile(path) as zipped:
@@ -174,7 +174,7 @@ def _unzip(path: Path, stem: str) -> tuple[bytes, bytes, str, str]:
 
 
 def _check_reachable(name: str, url: str) -> None:
-    """Fails at once where there is no network: TFDS would try for three minutes."""
+    """Raises at once if there is no network, where TFDS would retry for three minutes."""
     import requests
 
     try:
@@ -183,7 +183,7 @@ def _check_reachable(name: str, url: str) -> None:
         raise DatasetNotFoundError(
             f"{name} could not be downloaded: no answer from {url} ({_reason(error)})"
         ) from error
-    if status >= 500:  # TFDS reports the others, some of which concern HEAD requests alone
+    if status >= 500:  # TFDS reports other statuses, some of which concern only HEAD requests
         raise DatasetNotFoundError(
             f"{name} could not be downloaded: HTTP status {status} from {url}"
         )
@@ -209,7 +209,7 @@ def _one_line_errors(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_leftovers(data_dir: Path, builder: str) -> Iterator[None]:
-    """On failure removes the partial downloads and the empty folders that TFDS leaves."""
+    """On failure, removes the partial downloads and the empty folders that TFDS leaves."""
     downloads = data_dir / "downloads"
     name = builder.partition("/")[0]
     folders = [downloads / "extracted", downloads / name, downloads, data_dir / builder]
@@ -228,7 +228,7 @@ def _no_leftovers(data_dir: Path, builder: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """Words an error; of a network error, which wraps others, the one inside."""
+    """Returns the message of an error, or of the error that a network error wraps."""
     inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
     inner = getattr(inner, "reason", inner)
     text = inner.args[0] if getattr(inner, "args", None) else inner

@@ -1,6 +1,6 @@
-"""Data sets that TensorFlow Datasets (TFDS) has prepared: finding and reading them.
+"""Finds and reads data sets that TensorFlow Datasets (TFDS) has prepared.
 
-They are found from their folders alone, and read without TensorFlow.
+They are found by their folders, and read without TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mnistjax.errors import DataFormatError
 Pair = tuple[np.ndarray, np.ndarray]
 
 _INFO_FILE = "dataset_info.json"
-_READ_AHEAD = 1000  # records read at once, which takes half the time of one by one
+_READ_AHEAD = 1000  # records per call, which takes half the time of reading one by one
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Prepared:
     Attributes:
         path: the folder of the version, for example `DIR/mnist/3.0.1`.
         label: the name and the version, for example "mnist/3.0.1".
-        file_format: of the records; only "array_record" can be read without TensorFlow.
+        file_format: format of the records; only "array_record" can be read without TensorFlow.
     """
 
     path: Path
@@ -46,14 +46,14 @@ class Prepared:
 
 
 def find_prepared(builder: str, data_dir: Path) -> Prepared | None:
-    """Finds the newest prepared version of a data set; readable ones come first.
+    """Finds the newest prepared version of a data set, preferring readable ones.
 
     Args:
-        builder: the name of the builder of TFDS, for example "emnist/letters".
+        builder: the name of the TFDS builder, for example "emnist/letters".
         data_dir: the folder that TFDS prepares its data sets in.
 
     Returns:
-        What was found, or None.
+        The prepared data set, or None if there is none.
 
     Raises:
         DataFormatError: if a version's description is damaged.
@@ -85,7 +85,7 @@ def read_prepared(prepared: Prepared) -> tuple[Pair, Pair]:
     """Decodes the records of a prepared data set.
 
     Args:
-        prepared: one that `is_readable`.
+        prepared: a data set whose `is_readable` is True.
 
     Returns:
         (train, test), each (images, labels): uint8 [N, H, W, C] and int32 [N], as recorded.

@@ -1,4 +1,4 @@
-"""What is trained: networks as pairs of pure functions, and the fast operations below them."""
+"""Networks as pairs of pure functions, and the fast operations that they are built from."""
 
 from mnistjax.models.cnn import CNN as CNN
 from mnistjax.models.dense import MLP as MLP

@@ -1,4 +1,4 @@
-"""Convolutional networks: one module, whose variants are settings."""
+"""Convolutional networks, as one configurable module."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from mnistjax.models.ops import conv_pool
 
 
 class Stage(nn.Module):
-    """Convolution, batch normalization if asked for, pooling if asked for, ReLU, dropout.
+    """Convolution, optional batch normalization, optional max pooling, ReLU and dropout.
 
-    Bias and ReLU are monotonic, so max pooling before them gives the same numbers and leaves them
-    a quarter of the work. Batch normalization is not (its scale may be negative): it comes first.
-    Dropout is that of Srivastava et al., https://jmlr.org/papers/v15/srivastava14a.html.
+    Bias and ReLU are monotonic, so applying them after max pooling gives the same numbers with a
+    quarter of the work. Batch normalization comes before the pooling, because its scale may be
+    negative. Dropout is that of Srivastava et al., https://jmlr.org/papers/v15/srivastava14a.html.
 
     Attributes:
         features: number of output channels.
         kernel_size: height and width of the kernel.
         padding: "SAME" or "VALID".
         batch_norm: whether to normalize before the ReLU.
-        pool: side and stride of the pooling window; 1 is no pooling.
-        dropout: rate at the end of the stage.
+        pool: side and stride of the pooling window; 1 disables pooling.
+        dropout: dropout rate at the end of the stage.
         dtype: dtype of the arithmetic; parameters stay float32.
     """
 
@@ -71,23 +71,23 @@ class Stage(nn.Module):
 
 
 class CNN(nn.Module):
-    """Convolutional stages, flatten, dense layers with ReLU, and a dense layer to the classes.
+    """Convolutional stages, followed by dense layers with ReLU and a dense output layer.
 
     Attributes:
         features: channels of each stage.
-        pools: pooling of each stage, as long as `features`; 1 is none.
-        kernel_sizes: kernel side of each stage, as long as `features`.
-        padding: of every convolution, "SAME" or "VALID".
-        batch_norm: whether every stage normalizes.
+        pools: side of the pooling window of each stage, as long as `features`; 1 disables pooling.
+        kernel_sizes: side of the kernel of each stage, as long as `features`.
+        padding: padding of every convolution, "SAME" or "VALID".
+        batch_norm: whether every stage uses batch normalization.
         stage_dropout: dropout rate after every stage.
         dense: widths of the dense layers after the stages.
-        dropouts: dropout rate after the flattening and after each dense layer: one more than
-            `dense` has.
+        dropouts: dropout rates after flattening and after each dense layer, one more than there
+            are entries in `dense`.
         num_classes: width of the output.
         dtype: dtype of the arithmetic; parameters stay float32.
 
     Raises:
-        ConfigError: attributes that belong together differ in length.
+        ConfigError: the lengths of the attributes do not match.
 
     Example:
         >>> import jax, mnistjax
@@ -111,7 +111,7 @@ class CNN(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def __post_init__(self) -> None:
-        """Refuses attributes whose lengths do not fit together."""
+        """Checks that the lengths of the attributes match."""
         stages, pools, kernels = len(self.features), len(self.pools), len(self.kernel_sizes)
         if not stages == pools == kernels:
             raise ConfigError(

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 
 class MLP(nn.Module):
-    """Flatten, then dense layers with ReLU and dropout, then a dense layer to the classes.
+    """Multi-layer perceptron: dense layers with ReLU and dropout, then a dense output layer.
 
     Attributes:
-        features: widths of the hidden layers; none at all is softmax (logistic) regression.
+        features: widths of the hidden layers; empty for softmax (logistic) regression.
         num_classes: width of the output.
-        dropout: rate after each hidden layer (Srivastava et al.,
+        dropout: dropout rate after each hidden layer (Srivastava et al.,
             https://jmlr.org/papers/v15/srivastava14a.html).
         dtype: dtype of the arithmetic; parameters stay float32.
 
@@ -41,7 +41,7 @@ class MLP(nn.Module):
         mask: jax.Array | None = None,
         axis_name: str | None = None,
     ) -> jax.Array:
-        """Returns logits [B, num_classes] of `images` [B, H, W, C]; mask and axis are unused."""
+        """Returns logits [B, num_classes] of `images` [B, H, W, C]; the last two are ignored."""
         del mask, axis_name
         x = images.reshape(images.shape[0], -1)
         for width in self.features:

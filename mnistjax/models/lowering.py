@@ -1,11 +1,11 @@
 """Convolution and pooling made of matmuls, slices and selects, whose gradients are fast on CPU.
 
-There are three methods. *im2col* lays the patch under each output pixel into one row and multiplies
-by the kernel. *Winograd's* F(2x2, 3x3) makes the four outputs of a 2x2 tile from a 4x4 patch with
-16 multiplications instead of 36 (Lavin and Gray, https://arxiv.org/abs/1509.09308):
-Y = A' [(G k G') * (B' d B)] A, where * becomes a matmul over channels. Where an image has only one
-channel, so that a matmul would have little to sum over, a *direct* sum of shifted images stays in
-the processor's cache until the maximum of each window is found.
+There are three methods. *im2col* copies the patch under each output pixel into one row and
+multiplies it by the kernel. *Winograd's* F(2x2, 3x3) computes the four outputs of a 2x2 tile from a
+4x4 patch with 16 multiplications instead of 36 (Lavin and Gray, https://arxiv.org/abs/1509.09308):
+Y = A' [(G k G') * (B' d B)] A, where ' transposes and * becomes a matmul over channels. For images
+of one channel, where a matmul would have little to sum over, the *direct* method sums shifted
+images, which stay in the processor's cache until the maximum of each window is found.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Grid = list[list[Array]]
 
 @jax.custom_jvp
 def first_max(*xs: Array) -> Array:
-    """Returns the elementwise maximum; among equals the first has the gradient."""
+    """Returns the elementwise maximum; among equal values, the first gets the gradient."""
     return reduce(jnp.maximum, xs)
 
 
 @first_max.defjvp
 def _first_max_jvp(xs: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    # Not `x == largest`: XLA may compute `x` twice, with other roundings, and find none equal.
+    # `x == largest` could select none: XLA may compute `x` twice, with different rounding.
     largest, tangent = xs[0], tangents[0]
     for x, t in zip(xs[1:], tangents[1:], strict=True):
         tangent = jnp.where(x > largest, t, tangent)
@@ -56,7 +56,7 @@ def split_pool(x: Array, window: int = 2) -> Array:
 
 
 def matmul_conv(x: Array, kernel: Array) -> Array:
-    """Computes a VALID convolution by Winograd's tiles where they pay, else by im2col."""
+    """Computes a VALID convolution by Winograd's method where it is faster, else by im2col."""
     if not _suits_winograd(kernel):
         return _im2col(x, kernel)
     height, width = x.shape[1] - 2, x.shape[2] - 2
@@ -91,7 +91,7 @@ def matmul_conv_pool(x: Array, kernel: Array) -> Array:
 
 
 def _suits_direct(kernel: Array) -> bool:
-    """A direct sum pays for a 3x3 kernel on one channel; in bfloat16 it would lose digits."""
+    """Returns whether the direct method is faster and accurate; in bfloat16 it loses digits."""
     return kernel.shape[:3] == (3, 3, 1) and kernel.dtype.itemsize >= 4
 
 
@@ -106,7 +106,7 @@ def _direct_conv_pool_jvp(
     primals: tuple[Array, Array], tangents: tuple[Any, Any]
 ) -> tuple[Array, Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
-    # The index of the maximum is all that the gradient needs.
+    # The gradient needs only the index of the maximum.
     largest, *others = _direct(x, kernel)
     place = jnp.zeros_like(largest)
     for i, output in enumerate(others, 1):
@@ -137,7 +137,7 @@ def _direct(x: Array, kernel: Array) -> list[Array]:
 
 
 def _direct_by_matmul(x: Array, kernel: Array) -> list[Array]:
-    """Computes the same as four matmuls, whose gradient by the kernel is matmuls, too."""
+    """Computes the same by four matmuls, so that the gradient of the kernel is matmuls, too."""
     patch = _patches(x, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)
     rows = jnp.stack([pixel.ravel() for row in patch for pixel in row])
     shape = (*patch[0][0].shape[:3], kernel.shape[3])
@@ -150,7 +150,7 @@ def _direct_by_matmul(x: Array, kernel: Array) -> list[Array]:
 
 
 def _dot(x: Array, matrix: Array) -> Array:
-    """Multiplies the channels; flat, as the gradient of a 4-D matmul would be a transposed copy."""
+    """Multiplies the channels in 2-D, because the gradient of a 4-D matmul copies a transpose."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
@@ -163,7 +163,7 @@ def _im2col(x: Array, kernel: Array) -> Array:
 
 
 def _suits_winograd(kernel: Array) -> bool:
-    """Winograd pays for 3x3 with channels to sum over, and loses digits that bfloat16 lacks."""
+    """Returns whether Winograd's method is faster and accurate; in bfloat16 it loses digits."""
     return kernel.shape[:2] == (3, 3) and kernel.shape[2] >= 8 and kernel.dtype.itemsize >= 4
 
 
@@ -181,7 +181,7 @@ def _winograd_windows(x: Array, kernel: Array) -> Grid:
 
 
 def _patches(x: Array, h: int, w: int) -> Grid:
-    """Entry (a, b) holds pixel (a, b) of the 4x4 patch below each of h x w tiles: [B, h, w, C]."""
+    """Returns pixel (a, b) of the 4x4 patches of h x w tiles, [B, h, w, C], as entry (a, b)."""
     zero = jnp.zeros((), x.dtype)
     rows, cols = 2 * h + 2 - x.shape[1], 2 * w + 2 - x.shape[2]
     cells = _kept(_cells(lax.pad(x, zero, ((0, 0, 0), (0, rows, 0), (0, cols, 0), (0, 0, 0))), 2))
@@ -202,7 +202,7 @@ def _sandwich(matrix: np.ndarray, grid: Grid) -> Grid:
 
 
 def _cells(x: Array, n: int) -> Grid:
-    """Entry (i, j) holds pixel (i, j) of each n x n window: [B, H // n, W // n, C]."""
+    """Returns pixel (i, j) of each n x n window, [B, H // n, W // n, C], as entry (i, j)."""
     batch, h, w, channels = x.shape
     shape = (batch, h // n, w // n, channels)
     windows = x.reshape(batch, h // n, n, w // n, n, channels)
@@ -212,7 +212,7 @@ def _cells(x: Array, n: int) -> Grid:
 
 
 def _kept(grid: Grid) -> Grid:
-    """Returns the same grid, computed once: XLA would repeat its arithmetic at each use."""
+    """Returns the same grid, computed once; XLA would otherwise recompute it at each use."""
     stacked = _stacked(grid, axis=0)
     flat = iter(lax.split(stacked, (1,) * stacked.shape[0], axis=0))
     return [[jnp.squeeze(next(flat), 0) for _ in row] for row in grid]
@@ -221,6 +221,6 @@ def _kept(grid: Grid) -> Grid:
 def _stacked(grid: Grid, axis: int) -> Array:
     """Stacks the arrays of a grid.
 
-    The barrier keeps XLA from undoing the stack, and the stack is what it does not fuse through.
+    XLA does not fuse through a stack, and the barrier keeps it from removing the stack.
     """
     return lax.optimization_barrier(jnp.stack([x for row in grid for x in row], axis=axis))

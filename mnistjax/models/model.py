@@ -1,4 +1,4 @@
-"""A model is a pair of pure functions, `init` and `apply`, as an optimizer is in optax."""
+"""Models as pairs of pure functions, `init` and `apply`, like the optimizers of optax."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Variables = dict[str, PyTree]
 
 
 class InitFn(Protocol):
-    """Draws the variables of a network."""
+    """Initializes the variables of a network."""
 
     def __call__(self, key: jax.Array, images: jax.Array) -> Variables:
         """Returns `{"params": ..., "batch_stats": ...}` for images of this shape.
@@ -42,11 +42,11 @@ class ApplyFn(Protocol):
         """Returns logits and the running statistics after this batch.
 
         Args:
-            variables: what `init` gave, or a trained version of it.
+            variables: the variables from `init`, or a trained version of them.
             images: float [B, H, W, C], pixels in [0, 1].
-            train: whether dropout drops and batch statistics are taken from this batch.
-            key: PRNG key for dropout; needed where `train` is set.
-            mask: bool [B]; rows that are False take no part in batch statistics. None: all do.
+            train: whether to apply dropout and to use the statistics of this batch.
+            key: PRNG key for dropout; needed if `train` is True.
+            mask: bool [B]; False rows are left out of the batch statistics. None keeps all rows.
             axis_name: mapped axis over which batch statistics are summed, as in `pmap`.
 
         Returns:
@@ -58,10 +58,10 @@ class FeaturesFn(Protocol):
     """Runs a network up to its last layer."""
 
     def __call__(self, variables: Variables, images: jax.Array) -> jax.Array:
-        """Returns what the last dense layer is given, float32 [B, F].
+        """Returns the input of the last dense layer, float32 [B, F].
 
         Args:
-            variables: what `init` gave, or a trained version of it.
+            variables: the variables from `init`, or a trained version of them.
             images: float [B, H, W, C], pixels in [0, 1].
         """
 
@@ -73,9 +73,9 @@ class Model:
     Attributes:
         init: `(key, images) -> variables`.
         apply: `(variables, images, ...) -> (logits, batch_stats)`.
-        name: what the model is called.
+        name: name of the model.
         features: `(variables, images) -> features`, the input of the last layer; None if the model
-            does not offer it. Training needs only the other two.
+            does not provide it. Training does not need it.
 
     Example:
         A network without any module system:
@@ -105,8 +105,8 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
 
     Returns:
         The model. Its functions raise TypeError for images that are not floating point and
-        ValueError for images that are not [B, H, W, C]. Its `features` are the input of the
-        `nn.Dense` that is called last, and raise ValueError where none is called.
+        ValueError for images that are not [B, H, W, C]. `features` returns the input of the
+        last `nn.Dense` that is called, and raises ValueError if none is.
 
     Example:
         >>> import jax, mnistjax
@@ -154,7 +154,7 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
 
 
 def _dense_inputs(run: Callable[[], Any]) -> list[jax.Array]:
-    """Returns what each `nn.Dense` that `run` calls is given, in the order of the calls."""
+    """Returns the input of each `nn.Dense` that `run` calls, in the order of the calls."""
     inputs: list[jax.Array] = []
 
     def note(
@@ -189,7 +189,7 @@ def count_parameters(variables: Variables) -> int:
     """Counts the scalars of a network, running statistics included (as Keras does).
 
     Args:
-        variables: what `init` of a model returned.
+        variables: the variables of a model, from `init` or trained.
 
     Returns:
         The number of parameters and running statistics.

@@ -15,9 +15,9 @@ class BatchNorm(nn.Module):
     `y = scale * (x - mean) / sqrt(var + epsilon) + bias`, as in Ioffe and Szegedy,
     https://arxiv.org/abs/1502.03167.
 
-    Flax's own averages the means of the devices, which is wrong as soon as masks leave them
-    unequal counts. Here sums are added up and divided by the added counts: the statistics are those
-    of one device that saw the whole batch without its padding.
+    `flax.linen.BatchNorm` averages the means of the devices, which is wrong if masks leave them
+    with unequal counts. Here sums and counts are added over the devices before dividing, so the
+    statistics are those of one device that sees the whole batch without its padding.
 
     Attributes:
         momentum: share of the old running statistics that each training batch keeps.
@@ -56,9 +56,9 @@ class BatchNorm(nn.Module):
             mask: bool [B]; False rows are left out of the statistics.
             axis_name: mapped axis over which the statistics are summed.
             input_bias: float [F]; normalizes `x + input_bias` without adding it to every
-                activation. The batch's own statistics cancel it, so in training only the running
-                mean depends on it and its gradient is exactly zero, where rounding errors would
-                be scaled up to full steps by Adam.
+                activation. The batch statistics cancel it, so in training it affects only the
+                running mean, and its gradient is exactly zero. If it were added, Adam would scale
+                the rounding errors in its gradient up to full steps.
 
         Returns:
             Normalized activations [B, ..., F], of dtype `dtype`.

@@ -1,9 +1,9 @@
-"""Convolution and pooling, lowered for each platform to what is fast there.
+"""Convolution and pooling, lowered on each platform to the fastest implementation.
 
-On CPU, XLA computes a convolution and `reduce_window` fast, but their gradients slowly. So what is
-differentiated there comes from `lowering`, whose operations have gradients as fast as themselves;
-everything else, and all on GPU and TPU, stays `lax`. It is plain JAX: jit, vmap, jvp, grad of grad
-and sharding work as for any other function.
+On CPU, XLA computes convolution and `reduce_window` fast, but their gradients slowly. Where they
+are differentiated on CPU, the operations of `lowering`, whose gradients are fast, replace them. All
+else, and everything on GPU and TPU, uses `lax`. The functions are plain JAX: jit, vmap, jvp, higher
+derivatives and sharding work as usual.
 """
 
 from __future__ import annotations
@@ -68,21 +68,21 @@ def conv_pool(
     between: Callable[[Array], Array] | None = None,
     differentiated: bool = True,
 ) -> Array:
-    """Computes `max_pool(between(conv(lhs, kernel)), pool)`, faster on CPU than one by one.
+    """Computes `max_pool(between(conv(lhs, kernel)), pool)`, faster on CPU than separately.
 
-    Add bias and ReLU after it: they are monotonic, so the result is the same as before the
-    pooling, on a fraction of the pixels.
+    Add bias and ReLU to the result: they are monotonic, so it is the same as adding them before the
+    pooling, but on a fraction of the pixels.
 
     Args:
         lhs: images, float [B, H, W, C].
         kernel: weights, float [KH, KW, C, O], of the dtype of `lhs`.
         padding: "SAME" or "VALID", as for `conv`.
-        pool: height, width and stride of the pooling window; 1 is no pooling.
+        pool: height, width and stride of the pooling window; 1 disables pooling.
         between: function of the convolution's output, float [B, ..., O] to [B, ..., O], that
-            treats all pixels of an image alike, as batch normalization does: it is given each
+            treats all pixels of an image alike, as batch normalization does: it receives each
             pixel once, but not always in the order and shape of the image.
-        differentiated: whether a gradient will be taken through `between`; a hint on which only
-            the speed depends. Without `between` it is found out.
+        differentiated: whether a gradient will be taken through `between`; a hint that affects
+            only the speed. Ignored without `between`, where it is detected.
 
     Returns:
         Float [B, H' // pool, W' // pool, O].
@@ -103,7 +103,7 @@ def conv_pool(
     if pool == 2 and between is None:
         return lax.platform_dependent(padded, kernel, cpu=_cpu_conv_pool, default=_native_conv_pool)
     if between and differentiated and pool == 2 and height % 2 == width % 2 == 0:
-        # No pixel is outside of the windows, so their statistics are those of all pixels.
+        # Every pixel is in a window, so the statistics of the windows are those of all pixels.
         windows = lax.platform_dependent(
             padded, kernel, cpu=matmul_windows, default=_native_windows
         )
@@ -117,7 +117,7 @@ def max_pool(x: Array, window: int = 2) -> Array:
     """Takes the maximum of each window; the stride is the window.
 
     Rows and columns that do not fill a window are cropped. Where several entries of a window are
-    equal, the first has the whole gradient, as with `lax.reduce_window`.
+    equal, the first gets the whole gradient, as with `lax.reduce_window`.
 
     Args:
         x: float [B, H, W, C].
@@ -145,20 +145,20 @@ def conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     **options: Any,
 ) -> Array:
-    """Computes `lax.conv_general_dilated`, by `conv` where that can do it.
+    """Computes `lax.conv_general_dilated`, using `conv` where it applies.
 
-    Made for `flax.linen.Conv(conv_general_dilated=...)`. Strides, dilation, groups, other layouts,
-    an explicit precision and other paddings go to `lax` unchanged.
+    Meant for `flax.linen.Conv(conv_general_dilated=...)`. Calls with strides, dilation, groups,
+    other layouts, an explicit precision or other paddings are passed to `lax` unchanged.
 
     Args:
-        lhs: images [B, H, W, C], or whatever `dimension_numbers` says.
-        rhs: kernel [KH, KW, C, O], likewise.
+        lhs: images [B, H, W, C], or as `dimension_numbers` specifies.
+        rhs: kernel [KH, KW, C, O], or as `dimension_numbers` specifies.
         window_strides: stride of each spatial dimension.
         padding: "SAME", "VALID" or the explicit (low, high) pairs.
         **options: the keyword arguments of `lax.conv_general_dilated`.
 
     Returns:
-        The convolution, as `lax.conv_general_dilated` gives it.
+        The result of `lax.conv_general_dilated`, up to rounding.
 
     Example:
         >>> import flax.linen as nn, jax, mnistjax
@@ -189,7 +189,7 @@ def _forward(native: Function, differentiated: Function) -> Function:
 
     @partial(function.defjvp, symbolic_zeros=True)
     def rule(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
-        # Only what has a tangent: the first layer needs no gradient with respect to its pixels.
+        # Only arguments with a tangent: the first layer needs no gradient of its input.
         moves = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, SymbolicZero)]
 
         def of_moving(*moved: Array) -> Array:
@@ -203,7 +203,7 @@ def _forward(native: Function, differentiated: Function) -> Function:
 
 
 def _pad(x: Array, kernel: Array, padding: str) -> Array:
-    """Adds the zeros of "SAME", of an odd number the last below or right, and checks the sizes."""
+    """Adds the zeros of "SAME", an odd one below or to the right, and checks the sizes."""
     if padding not in ("SAME", "VALID"):
         raise ValueError(f"padding must be 'SAME' or 'VALID', found {padding!r}")
     if padding == "SAME":

@@ -1,4 +1,4 @@
-"""The networks by name: all that the recipes use, and a tiny one for tests."""
+"""Networks by name: those of the recipes, and a tiny one for tests."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
 def create_model(name: str, **overrides: Any) -> Model:
     """Makes a network by name.
 
-    Equal calls return the same object, so what was compiled for a network is found again; only
-    overrides that cannot be hashed make a new one every time.
+    Equal calls return the same object, so that compiled programs are reused. Overrides that cannot
+    be hashed make a new object every time.
 
     Args:
         name: a key of `MODELS`.
@@ -60,7 +60,7 @@ def create_model(name: str, **overrides: Any) -> Model:
 
     Raises:
         UnknownNameError: no network has this name.
-        ConfigError: its module has no such attribute, or their lengths do not fit together.
+        ConfigError: an override is not an attribute of the module, or their lengths do not match.
 
     Example:
         >>> import jax, mnistjax
@@ -92,7 +92,7 @@ def create_model(name: str, **overrides: Any) -> Model:
     return _make(name, build, **settings)
 
 
-# Typed, so that 1, 1.0 and True are three settings.
+# Typed, so that 1, 1.0 and True are different settings.
 @functools.lru_cache(maxsize=256, typed=True)
 def _make(name: str, build: Callable[..., nn.Module], /, **settings: Any) -> Model:
     return from_linen(build(**settings), name=name)

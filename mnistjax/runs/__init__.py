@@ -1,4 +1,4 @@
-"""Carrying a training out: settings, recipes, programs, the loop, its files and its callbacks."""
+"""Training runs: settings, recipes, compiled programs, the training loop, files and callbacks."""
 
 from mnistjax.runs.build import build_augment as build_augment
 from mnistjax.runs.build import build_model as build_model

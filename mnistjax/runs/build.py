@@ -1,4 +1,4 @@
-"""From a configuration to the network, optimizer, augmentation and train step that it names."""
+"""Builds the network, optimizer, augmentation and train step of a configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from mnistjax.training import TrainStep, make_optimizer, make_schedule, make_tra
 
 
 def build_model(config: TrainConfig, num_classes: int) -> Model:
-    """Returns the network of a configuration, with an output for each of `num_classes` classes."""
+    """Returns the network of a configuration, with an output for each of `num_classes` classes.
+
+    >>> build_model(TrainConfig(model="mlp"), num_classes=10).name
+    'mlp'
+    """
     return create_model(config.model, num_classes=num_classes)
 
 
@@ -40,10 +44,14 @@ def build_optimizer(
 
 
 def build_augment(config: TrainConfig) -> Augment | None:
-    """Returns the augmentation of a configuration, or None where it asks for none."""
+    """Returns the augmentation of a configuration, or None if it has none.
+
+    >>> build_augment(TrainConfig()) is None
+    True
+    """
     parts: list[Augment] = []
     if config.rotate or config.scale:
-        # One resampling for all three: each would blur a little more.
+        # One resampling for all three changes, because every resampling blurs the images.
         parts.append(
             partial(random_affine, pixels=config.shift, degrees=config.rotate, scale=config.scale)
         )

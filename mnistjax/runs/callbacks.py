@@ -1,4 +1,4 @@
-"""What a run tells the outside while it goes on; every hook is silent by default."""
+"""Callbacks, whose hooks a run calls while it trains."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ _LOG = logging.getLogger(__name__)
 
 
 class Callback:
-    """Hooks on the host side of `fit`; derive from it and override those that you need.
+    """Base class of callbacks, which `fit` calls on the host; override the hooks that you need.
 
-    A callback watches: one that raises is reported in one warning line (of Python's `logging`) and
-    not called again, and the run goes on. Only a `MnistjaxError` of `on_start` ends the run, as
-    nothing has been trained by then.
+    A callback does not break the run: if a hook raises, a warning is logged with Python's
+    `logging`, only `close` of this callback is called from then on, and the run continues. The one
+    exception is a `MnistjaxError` in `on_start`, which ends the run before anything is trained.
+
+    >>> class StopWhenAccurate(Callback):
+    ...     def on_epoch(self, row):
+    ...         return row["train_accuracy"] > 0.99
     """
 
     def on_start(self, run: Row) -> None:
         """Called once, before anything is compiled.
 
         Args:
-            run: `recipe, model, parameters, dataset, source, seed, train_count,
-                validation_count, test_count, batch_size, steps, steps_per_epoch, device,
-                device_count, workdir`.
+            run: description of the run, with the keys `recipe, model, parameters, dataset, source,
+                seed, train_count, validation_count, test_count, batch_size, steps,
+                steps_per_epoch, device, device_count, workdir`.
         """
 
     def on_compiled(self, seconds: float) -> None:
-        """Called once, when everything is compiled, with the seconds that it took."""
+        """Called once, after compilation, with the seconds that it took."""
 
     def on_steps(self, step: int) -> None:
         """Called several times per second, with the number of updates so far."""
@@ -41,33 +45,33 @@ class Callback:
         """Called after each epoch with its row of `metrics.jsonl`.
 
         Returns:
-            True asks the run to stop here; it then ends as if this had been its last epoch.
+            True to stop the run, which then ends as if this had been its last epoch.
         """
 
     def on_end(self, fitted: FitResult) -> None:
-        """Called once, after the test images, when everything lies on disk.
+        """Called once, after testing, when all files are written.
 
         Args:
-            fitted: what `fit` is about to return.
+            fitted: the result that `fit` returns.
         """
 
     def close(self) -> None:
-        """Called when the run is over, also when it breaks off."""
+        """Called when the run is over, even if it failed."""
 
 
 class Watchers:
-    """The callbacks of a run, none of which can harm it."""
+    """The callbacks of a run, called so that none of them can break it."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
-        """Takes the callbacks, to be told in this order."""
+        """Takes the callbacks, in the order in which they are called."""
         self._all = list(callbacks)
         self._listening = list(callbacks)
 
     def start(self, run: Row) -> None:
-        """Tells all that the run starts.
+        """Calls `on_start` of every callback.
 
         Raises:
-            MnistjaxError: a callback cannot be used as asked.
+            MnistjaxError: a callback cannot work with this run.
         """
         self._tell("on_start", run, passing=(MnistjaxError,))
 
@@ -75,12 +79,12 @@ class Watchers:
         """Calls a hook of every callback that has not failed yet.
 
         Returns:
-            Whether any of them answered True.
+            Whether any of them returned True.
         """
         return self._tell(hook, *arguments)
 
     def close(self) -> None:
-        """Closes all, those that have failed included."""
+        """Closes every callback, including those that have failed."""
         self._listening = list(self._all)
         self._tell("close")
 
@@ -91,7 +95,7 @@ class Watchers:
                 answers.append(getattr(callback, hook)(*arguments))
             except passing:
                 raise
-            except Exception as error:  # Whatever it is, the training is worth more.
+            except Exception as error:  # No failure of a callback may end the training.
                 self._listening.remove(callback)
                 reason = " ".join(str(error).split()) or type(error).__name__
                 name = f"{type(callback).__name__}.{hook}"
@@ -100,12 +104,12 @@ class Watchers:
 
 
 class ProgressBar(Callback):
-    """A live bar and a line per epoch in a terminal, the lines alone elsewhere (drawn by rich)."""
+    """Shows a progress bar and a line per epoch in a terminal, and only the lines elsewhere."""
 
-    _bar: Any = None  # There is none where another callback broke the run off before it began.
+    _bar: Any = None  # Stays None if an earlier callback ended the run in `on_start`.
 
     def on_start(self, run: Row) -> None:
-        """Prints what is about to be trained, and on what; opens the bar."""
+        """Prints the data set, the model and the device, and starts the bar."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -123,7 +127,7 @@ class ProgressBar(Callback):
             transient=True,
         )
         self._task = self._bar.add_task("compiling", total=run["steps"])
-        # Rich ends a bar with an empty line where no terminal shows it.
+        # Without a terminal, rich would print an empty line at the end of the bar.
         if self._console.is_interactive:
             self._bar.start()
 
@@ -137,7 +141,7 @@ class ProgressBar(Callback):
         self._bar.update(self._task, completed=step)
 
     def on_epoch(self, row: Row) -> None:
-        """Prints the line of an epoch."""
+        """Prints the metrics of an epoch."""
         validation = ""
         if row["validation_accuracy"] is not None:
             validation = f"  validation {row['validation_accuracy']:.2%}"
@@ -148,7 +152,7 @@ class ProgressBar(Callback):
         )
 
     def on_end(self, fitted: FitResult) -> None:
-        """Prints the test accuracy and where the results lie."""
+        """Prints the test accuracy and the directory of the results."""
         self.close()
         result = fitted.result
         self._say(

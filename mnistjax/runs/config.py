@@ -1,4 +1,4 @@
-"""The configuration of a run: frozen, validated, every default in this one place."""
+"""The configuration of a run: frozen, validated, and with all defaults in one place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BELOW_ONE = 1 - 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """The values that a setting may take, and how an error message says it."""
+    """The range of values of a setting, and its wording in error messages."""
 
     low: float
     high: float
@@ -36,24 +36,27 @@ Pixels = Bounds(0, 28, "from 0 to 28 pixels")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides how a network is trained.
+    """All settings of a training run.
 
     Raises:
-        UnknownNameError: a model, optimizer or schedule that does not exist.
-        ConfigError: a setting out of its bounds, or two that exclude each other.
+        UnknownNameError: a model, optimizer or schedule does not exist.
+        ConfigError: a setting is out of its bounds, or two settings exclude each other.
+
+    >>> TrainConfig(model="mlp", epochs=2).replace(learning_rate=0.01).learning_rate
+    0.01
     """
 
     recipe: str = "custom"
-    """Name of the recipe whose settings are the start; every other flag changes one of them."""
+    """Name of the recipe that the settings start from; every other flag changes one of them."""
     dataset: str | None = None
     """Data set: a name that `mnistjax datasets` lists, or the path of a folder with IDX or CSV
-    files. When none is given: mnist, or the embedded digits where mnist cannot be had."""
+    files. If not given, mnist, or scikit-learn's digits if mnist is not available."""
     model: str = "cnn"
     """Network: softmax, mlp, mlp-50-50, cnn, cnn-dropout, cnn-bn, speed or tiny."""
     epochs: Annotated[float, Bounds(_MIN_FLOAT, 1e6, "positive, at most 1,000,000")] | None = None
-    """Passes over the training images; parts of one are allowed."""
+    """Passes over the training images; fractions are allowed."""
     steps: Annotated[int, Bounds(1, MAX_STEPS, "from 1 to 2^31 - 1")] | None = None
-    """Updates, instead of epochs."""
+    """Number of updates, instead of epochs."""
     batch_size: Annotated[int, Bounds(1, 1e9, "at least 1")] = 128
     """Images per update."""
     seed: Seed = 0
@@ -67,23 +70,24 @@ class TrainConfig:
     schedule: str = "constant"
     """Learning-rate schedule: constant, linear, cosine, one-cycle, exponential or stepwise."""
     warmup: Share = 0.0
-    """Share of the updates in which the learning rate first rises from zero."""
+    """Share of the updates over which the learning rate first rises from zero."""
     momentum: Share | None = None
-    """Momentum of momentum, nesterov and rmsprop; their own default if not given."""
+    """Momentum of the optimizers momentum, nesterov and rmsprop; their default if not given."""
     b1: Share | None = None
-    """First decay rate of adam, adamw, lion and lamb; their own default if not given."""
+    """First decay rate of adam, adamw, lion and lamb; their default if not given."""
     b2: Share | None = None
-    """Second decay rate of the same."""
+    """Second decay rate of the same optimizers; their default if not given."""
     weight_decay: Annotated[float, Bounds(0, _MAX_FLOAT, "at least 0")] | None = None
-    """Weight decay on kernels (biases and norms are spared); the optimizer's default if not
+    """Weight decay of kernels, but not of biases and normalization; the optimizer's default if not
     given."""
     clip_norm: Positive | None = None
     """Largest global norm of the gradient; no clipping if not given."""
     label_smoothing: Share = 0.0
     """Share of the target that is spread evenly over all classes."""
     ema_decay: Share | None = None
-    """Decay per step of a moving average of the weights, which is then what is evaluated. In step t
-    it is min(ema_decay, (1 + t) / (10 + t)), so that the random start is forgotten."""
+    """Decay per step of a moving average of the weights, which is evaluated in their place. In step
+    t it is min(ema_decay, (1 + t) / (10 + t)), so that the random initial weights lose influence.
+    No averaging if not given."""
 
     shift: Annotated[int, Bounds(0, 27, "from 0 to 27 pixels")] = 0
     """Augmentation: largest shift in pixels."""
@@ -92,18 +96,18 @@ class TrainConfig:
     scale: Share = 0.0
     """Augmentation: largest relative change of size."""
     cutout: Annotated[int, Pixels] = 0
-    """Augmentation: side in pixels of a square that is blanked."""
+    """Augmentation: side in pixels of a square that is set to zero."""
     elastic: Annotated[float, Pixels] = 0.0
     """Augmentation: strength in pixels of elastic distortion."""
 
     validation_fraction: Share = 0.1
-    """Share of the training images held out, by class, for validation; 0 holds out none."""
+    """Share of the training images of each class held out for validation; 0 holds out none."""
     validation_seed: Seed = 0
-    """Seed of the choice of the validation images; it does not follow `seed`, so that runs over
-    several seeds are validated on the same images."""
+    """Seed that selects the validation images; independent of `seed`, so that runs with different
+    seeds are validated on the same images."""
     patience: Annotated[int, Bounds(1, _MAX_FLOAT, "at least 1")] | None = None
-    """Early stopping: end after this many epochs without a better validation accuracy, and go back
-    to the best weights. Runs to the end if not given."""
+    """Early stopping: stop after this many epochs without a better validation accuracy, and restore
+    the best weights. No early stopping if not given."""
 
     def __post_init__(self) -> None:
         """Checks every setting, before anything is loaded or built."""
@@ -137,7 +141,9 @@ class TrainConfig:
         return max(1, round(epochs * steps_per_epoch))
 
     def replace(self, **changes: Any) -> TrainConfig:
-        """Returns a copy with some settings changed, checked as a new one is.
+        """Returns a validated copy with some settings changed.
+
+        Changing `steps` clears `epochs`, and changing `epochs` clears `steps`.
 
         `steps` takes the place of `epochs`, and `epochs` that of `steps`.
 
@@ -164,7 +170,7 @@ class TrainConfig:
         """Reads what `to_json` wrote.
 
         Raises:
-            ConfigError: the text is no JSON object, or a setting is out of its bounds or type.
+            ConfigError: the text is not a JSON object, or a setting is out of its bounds or type.
             UnknownNameError: it has a setting that does not exist.
         """
         try:
@@ -191,7 +197,7 @@ def _numbers() -> dict[str, tuple[Any, Bounds]]:
 
 
 def _check_number(name: str, value: Any, kind: Any, bounds: Bounds) -> None:
-    allowed = kind | int  # A whole number serves as a float.
+    allowed = kind | int  # An int is accepted for a float.
     within = not isinstance(value, bool) and isinstance(value, allowed)
     # A NaN is not within bounds either.
     if not within or not (value is None or bounds.low <= value <= bounds.high):

@@ -1,4 +1,4 @@
-"""The directory of a run: claimed before training, written file by file, each whole."""
+"""The directory of a run, locked before training, whose files are written atomically."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLOT_NAMES = (
 def claim_run_directory(
     workdir: str | os.PathLike[str], config: TrainConfig, *, overwrite: bool = False
 ) -> Iterator[Path]:
-    """Makes the directory of a run, writes `config.json` into it, and keeps other runs out.
+    """Creates and locks the directory of a run, and writes `config.json` into it.
 
     Args:
         workdir: the directory; it may exist.
@@ -40,23 +40,23 @@ def claim_run_directory(
             removed then, nothing else in the directory.
 
     Yields:
-        The directory, which belongs to the caller alone until the context ends. The lock is the
-        operating system's: it goes with the process, however that ends.
+        The directory, which is locked until the context ends. The operating system releases the
+        lock when the process ends, even if it is killed.
 
     Raises:
-        RunError: it holds a run already, another run is writing to it, it is no directory, or it
-            cannot be written to.
+        RunError: the directory holds a run, another run is writing to it, it is not a directory,
+            or it is not writable.
     """
     from filelock import FileLock, Timeout
 
     path = Path(workdir).expanduser()
     with contextlib.ExitStack() as stack:
         try:
-            # Before a directory is made: a taken one is refused without a trace.
+            # Checked before anything is written, so that an existing run is left untouched.
             _refuse_held(path, overwrite=overwrite)
             path.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(path / LOCK, timeout=0))
-            # Once more, as another run may have come to its end meanwhile.
+            # Checked again, because another run may have finished meanwhile.
             _refuse_held(path, overwrite=overwrite)
             _remove_run(path)
             write_text_atomically(path / CONFIG, config.to_json())
@@ -79,9 +79,9 @@ def _refuse_held(path: Path, *, overwrite: bool) -> None:
 
 
 def _remove_run(path: Path) -> None:
-    """Removes every file that a run and its report write; the folder of the plots if none is left.
+    """Removes the files of a run and its report, and the folder of the plots if it is empty then.
 
-    The report and the plots go first: without them it is still a whole run.
+    The report and the plots go first, because without them the run is still complete.
     """
     plots = path / PLOTS
     for file in (path / REPORT, *(plots / f"{name}.png" for name in PLOT_NAMES)):
@@ -93,21 +93,27 @@ def _remove_run(path: Path) -> None:
 
 
 def write_metrics(workdir: Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `metrics.jsonl`: one JSON object per epoch. Rewriting it all keeps it whole."""
+    """Writes `metrics.jsonl`, one JSON object per epoch, replacing the whole file atomically."""
     lines = [json.dumps(row) + "\n" for row in history]
     write_text_atomically(workdir / METRICS, "".join(lines))
 
 
 def write_result(workdir: Path, result: Mapping[str, Any]) -> None:
-    """Writes `result.json`, the last file of a run that came to its end."""
+    """Writes `result.json`, the last file of a finished run."""
     write_text_atomically(workdir / RESULT, json.dumps(result, indent=2) + "\n")
 
 
 def read_result(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads `result.json` of a run.
+    """Reads the `result.json` of a run.
+
+    Args:
+        workdir: the run directory.
+
+    Returns:
+        The content of the file: the description, metrics and timings of the run.
 
     Raises:
-        RunError: the directory holds no finished run, or its file is damaged.
+        RunError: the directory holds no finished run, or the file is damaged.
     """
     file = Path(workdir) / RESULT
     try:
@@ -122,10 +128,16 @@ def read_result(workdir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads `metrics.jsonl` of a run: a row per epoch.
+    """Reads the `metrics.jsonl` of a run.
+
+    Args:
+        workdir: the run directory.
+
+    Returns:
+        One row of metrics per epoch.
 
     Raises:
-        RunError: there is no such file, or it is damaged.
+        RunError: the file does not exist or is damaged.
     """
     file = Path(workdir) / METRICS
     try:

@@ -1,4 +1,4 @@
-"""`fit`: the loop over the compiled stretches, which tells the callbacks and writes the files."""
+"""`fit`: the training loop, which runs the programs, calls the callbacks and writes the files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from mnistjax.runs.trained import FitResult, TrainedModel
 from mnistjax.runs.weights import save_weights
 from mnistjax.training import Metrics, TrainState
 
-# Long enough to make the dispatch of a stretch free, short enough to keep a progress bar alive.
+# A call of the compiled program should take about this long: enough to make its overhead
+# negligible, and short enough to update a progress bar.
 _STRETCH_SECONDS = 0.25
 
 _LOG = logging.getLogger(__name__)
@@ -42,29 +43,30 @@ def fit(
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> FitResult:
-    """Trains a network and measures it on all test images.
+    """Trains a network and evaluates it on all test images.
 
-    The validation images are split off the training images; nothing is chosen on the test images.
-    The same settings and data give the same bits on the same machine with the same number of
-    threads and the same versions.
+    Validation images are held out from the training images; no choice depends on the test images.
+    The same settings and data give bitwise identical results on the same machine with the same
+    number of threads and the same package versions.
 
     Args:
         config: the settings.
-        dataset: what `load_dataset` gave, or arrays of your own.
+        dataset: a data set from `load_dataset`, or one made from arrays of your own.
         workdir: directory for `config.json`, `metrics.jsonl`, `weights.safetensors` and
             `result.json`. None writes nothing.
         overwrite: whether a run that `workdir` already holds may be replaced.
-        callbacks: told of the progress, in this order. None of them can harm the run: one that
-            fails is reported in a warning line and left out from then on.
+        callbacks: called in this order. If one of them fails, a warning is logged and the run
+            continues without it.
 
     Returns:
         The trained network, its state, history and result.
 
     Raises:
-        ConfigError: a setting that does not go with this data set.
-        RunError: a work directory that holds a run, that another run writes to, or that cannot be
-            written.
-        NonFiniteLossError: a loss became NaN or infinite, of training, validation or test images.
+        ConfigError: a setting does not fit this data set.
+        RunError: the work directory holds a run, another run is writing to it, or it is not
+            writable.
+        NonFiniteLossError: a training, validation or test loss became NaN or infinite.
+        MnistjaxError: `on_start` of a callback raised it.
 
     >>> import mnistjax
     >>> config = mnistjax.get_recipe("softmax").replace(steps=5)
@@ -88,7 +90,7 @@ def fit(
         state, history = _train(plan, programs, path, watchers)
         variables = programs.variables(state)
         test = programs.evaluate(variables, dataset.test)
-        # The last update may have spoiled weights whose loss was finite before it.
+        # The last update may have broken the weights, as the training loss is computed before it.
         _check_finite(plan, test, f"test loss after step {int(state.step)}")
         result = {
             **describe_result(plan, state, history, test),
@@ -114,7 +116,7 @@ def _write_results(path: Path, trained: TrainedModel, result: Mapping[str, Any])
 def _train(
     plan: Plan, programs: Programs, path: Path | None, watchers: Watchers
 ) -> tuple[TrainState, History]:
-    """Trains all epochs; returns the last state, or the best one where patience is set."""
+    """Trains all epochs; returns the last state, or the best one if patience is set."""
     state = programs.create_state()
     best, best_accuracy, waited = None, -1.0, 0
     history: History = []
@@ -127,7 +129,7 @@ def _train(
         if plan.config.patience is not None:
             waited += 1
             if row["validation_accuracy"] > best_accuracy:
-                # The next stretch takes over the memory of the state, so the best one is a copy.
+                # The next stretch donates the memory of the state, so the best one is a copy.
                 best, best_accuracy = jax.tree.map(jnp.copy, state), row["validation_accuracy"]
                 waited = 0
             stop = stop or waited >= plan.config.patience
@@ -139,14 +141,14 @@ def _train(
 def _write_metrics(path: Path, history: History) -> None:
     try:
         write_metrics(path, history)
-    except OSError as error:  # The next epoch writes the file whole again.
+    except OSError as error:  # The next epoch rewrites the whole file.
         _LOG.warning("the metrics could not be written to %s: %s", path, error)
 
 
 def _train_epoch(
     plan: Plan, programs: Programs, state: TrainState, epoch: int, watchers: Watchers
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Trains one epoch in stretches, and measures it on the validation images."""
+    """Trains one epoch in stretches, and evaluates it on the validation images."""
     begin = time.perf_counter()
     first = epoch * plan.steps_per_epoch
     stop = min(plan.steps_per_epoch, plan.steps - first)

@@ -1,4 +1,4 @@
-"""What a run will do, settled and checked before anything is compiled or written."""
+"""Plans a run, with all checks done before anything is compiled or written."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from mnistjax.runs.config import MAX_STEPS, TrainConfig
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """A run that can be carried out.
+    """A run whose settings have been checked.
 
     Attributes:
         config: the settings.
         dataset: the data set.
-        train: the training images that are trained on.
-        validation: those that are held out, or None.
+        train: the images to train on.
+        validation: the training images that are held out, or None.
         model: the network.
-        steps_per_epoch: updates in which every training image is seen once.
+        steps_per_epoch: updates per pass over the training images.
         steps: length of the run in updates.
         parameters: number of scalars of the network, running statistics included.
     """
@@ -40,14 +40,14 @@ class Plan:
 
 
 def make_plan(config: TrainConfig, dataset: Dataset) -> Plan:
-    """Settles a run.
+    """Plans a run, and checks its settings against the data set.
 
     Args:
         config: the settings.
         dataset: the data set.
 
     Raises:
-        ConfigError: a setting does not go with this data set.
+        ConfigError: a setting does not fit this data set.
     """
     info = dataset.info
     if config.dataset in DATASETS and config.dataset != info.name:

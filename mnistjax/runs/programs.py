@@ -1,4 +1,4 @@
-"""The compiled programs of a run, with the images that they read already on the device."""
+"""The compiled programs of a run, with its training images already on the device."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from mnistjax.training import (
     predict_logits,
 )
 
-# Images that the batch statistics of averaged weights are taken from: enough for three digits.
+# Number of images for the batch statistics of averaged weights; enough for three digits.
 _STATISTICS_IMAGES = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """What a run calls, whichever devices and however many networks stand behind it.
+    """The functions that a run calls, independent of devices and of the number of networks.
 
     Attributes:
         create_state: `() -> state`, the state at step 0.
         draw_order: `(epoch) -> order`, int32 [steps, B].
-        train: `(state, metrics, order, start, stop) -> (state, metrics)`; it takes over the memory
-            of the state and metrics that it is given.
-        variables: `(state) -> variables`, what is measured and saved.
+        train: `(state, metrics, order, start, stop) -> (state, metrics)`; the given state and
+            metrics are donated.
+        variables: `(state) -> variables`, the variables to evaluate and save.
         evaluate: `(variables, split) -> metrics`.
     """
 
@@ -58,8 +58,9 @@ class Programs:
 def single(plan: Plan) -> Programs:
     """Makes the programs of one network on one device.
 
-    They are compiled ahead of time, so that compilation and training can be told apart, and kept by
-    what is static: a second run that differs in its seed or its learning rate compiles nothing.
+    They are compiled ahead of time, so that compilation and training are timed separately, and
+    cached by the settings that affect them: a second run that differs only in its seed or learning
+    rate compiles nothing.
 
     Args:
         plan: the run.
@@ -95,7 +96,7 @@ def single(plan: Plan) -> Programs:
 
 @dataclasses.dataclass(frozen=True)
 class _Shapes:
-    """What a program depends on beside the settings."""
+    """What a program depends on besides the settings."""
 
     count: int
     image_shape: tuple[int, ...]
@@ -116,7 +117,7 @@ def _shapes(plan: Plan) -> _Shapes:
 
 
 def _static_settings(plan: Plan) -> TrainConfig:
-    """Returns the settings without those that change no program."""
+    """Returns the settings with those that affect no program set to their defaults."""
     defaults = TrainConfig()
     names = (
         *("recipe", "dataset", "seed", "learning_rate"),
@@ -127,7 +128,7 @@ def _static_settings(plan: Plan) -> TrainConfig:
 
 
 def _environment() -> tuple[Any, ...]:
-    """Returns what JAX compiles for."""
+    """Returns the device and the options of JAX that a compiled program depends on."""
     return jax.devices()[0], jax.config.read("jax_enable_x64")
 
 
@@ -135,8 +136,8 @@ def _environment() -> tuple[Any, ...]:
 def _compile(
     config: TrainConfig, shapes: _Shapes, environment: tuple[Any, ...]
 ) -> _CompiledPrograms:
-    """Compiles the programs of a run side by side."""
-    del environment  # It is part of the key alone.
+    """Compiles the programs of a run in parallel."""
+    del environment  # It is only part of the cache key.
     assert config.steps is not None
     steps = config.steps
     model = build_model(config, shapes.num_classes)
@@ -170,7 +171,7 @@ def _compile(
     if config.ema_decay is not None and state.batch_stats:
         rows = max(1, min(order.shape[0], _STATISTICS_IMAGES // config.batch_size))
         jobs.append(_compiling(_statistics_program(model, rows), state.variables, images, order))
-    with ThreadPoolExecutor(len(jobs)) as pool:  # XLA leaves Python to the others.
+    with ThreadPoolExecutor(len(jobs)) as pool:  # XLA releases the GIL.
         results = list(pool.map(lambda job: job(), jobs))
     train_program, create_program, order_program, _, *statistics = results
     return _CompiledPrograms(
@@ -179,7 +180,7 @@ def _compile(
 
 
 def _compiling(jitted: jax.stages.Wrapped, *arguments: Any) -> Callable[[], Compiled]:
-    """Traces now, in this thread; what is returned compiles."""
+    """Traces a function now, in this thread; returns the function that compiles it."""
     return jitted.lower(*arguments).compile
 
 
@@ -193,7 +194,7 @@ def _statistics_program(model: Model, rows: int) -> jax.stages.Wrapped:
 
 
 def _warm_up(model: Model, variables: Variables, shapes: _Shapes) -> None:
-    """Fills the caches that evaluation uses, those of `jit`: `predict` finds them there, too."""
+    """Compiles the evaluation programs into the caches of `jit`, which `predict` uses, too."""
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
     images = jax.device_put(np.zeros((EVAL_BATCH_SIZE, *shapes.image_shape), np.uint8))
     logits = logits_program(model)(zeros, images)

@@ -1,4 +1,4 @@
-"""Recipes: settings with a name and a result to reach."""
+"""Recipes: named settings with a target accuracy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mnistjax.runs.config import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A configuration, and what it is to reach on MNIST.
+    """A configuration and its target accuracy on MNIST.
 
     Attributes:
         config: the settings.
-        target: the published accuracy, in percent; for `speed`, our own goal.
-        measured_on: the split that it is measured on, "validation" or "test".
+        target: the published accuracy, in percent; for `speed`, this project's own goal.
+        measured_on: the split on which the target is measured, "validation" or "test".
         summary: one line about the network and its training.
     """
 
@@ -111,8 +111,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({r.config.recipe: r for r in _A
 def get_recipe(name: str) -> TrainConfig:
     """Returns the settings of a recipe; change some with `.replace(...)`.
 
+    Args:
+        name: a key of `RECIPES`.
+
     Raises:
         UnknownNameError: no recipe has this name.
+
+    >>> get_recipe("mlp").replace(epochs=2).batch_size
+    64
     """
     if name not in RECIPES:
         raise UnknownNameError("recipe", name, RECIPES)

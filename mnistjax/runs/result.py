@@ -1,4 +1,4 @@
-"""What is known of a run: before it starts, and when it has come to its end."""
+"""Descriptions of a run, before it starts and after it has finished."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = ("mnistjax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
-    """Returns what is known of a run before it starts.
+    """Returns the description of a run before it starts.
 
     Args:
         plan: the run.
@@ -45,17 +45,17 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 def describe_result(
     plan: Plan, state: TrainState, history: Sequence[Mapping[str, Any]], test: Metrics
 ) -> dict[str, Any]:
-    """Returns what a run reached.
+    """Returns the results of a run.
 
     Args:
         plan: the run.
         state: the state that is kept.
-        history: a row per epoch.
+        history: one row of metrics per epoch.
         test: the metrics of the test images.
 
     Returns:
-        The content of `result.json`, but for the seconds of compilation and of the whole run;
-        `train_accuracy` is the running one of the last epoch.
+        The content of `result.json` without the seconds of compilation and of the whole run.
+        `train_accuracy` is the running accuracy of the epoch whose state is kept.
     """
     kept = next(row for row in history if row["step"] == int(state.step))
     train_seconds = sum(row["train_seconds"] for row in history)
@@ -86,6 +86,6 @@ def prefix_metrics(split: str, metrics: Metrics) -> dict[str, float]:
 
 
 def package_versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that decide what a run computes."""
+    """Returns the versions of Python and of the packages that affect the results of a run."""
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **versions}

@@ -1,4 +1,4 @@
-"""The metrics of a run as TensorBoard reads them, behind the extra `tensorboard`."""
+"""Event files for TensorBoard; they need the extra `tensorboard`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mnistjax.runs.callbacks import Callback, Row
 from mnistjax.runs.directory import CONFIG
 from mnistjax.runs.trained import FitResult
 
-# Old enough to cost nothing, young enough to be watched.
+# Rare enough to cost little, frequent enough to watch a run.
 _FLUSH_SECONDS = 2
 
 
@@ -21,14 +21,14 @@ class TensorBoard(Callback):
 
     Scalars by update: `loss/train`, `accuracy/train`, `loss/validation`, `accuracy/validation` and
     `images_per_second` after each epoch, `loss/test` and `accuracy/test` at the end. Texts: `run`,
-    what is trained and on what, and `config`, its settings. Look at them with
+    the description of the run, and `config`, its settings. View them with
     `tensorboard --logdir runs`.
     """
 
-    _writer: Any = None  # There is none where another callback broke the run off before it began.
+    _writer: Any = None  # Stays None if an earlier callback ended the run in `on_start`.
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
-        """Checks that tensorboardX is there, before anything is trained.
+        """Checks that tensorboardX is installed, before anything is trained.
 
         Args:
             directory: folder of the event files; `tensorboard` in the directory of the run if
@@ -45,11 +45,11 @@ class TensorBoard(Callback):
         self._directory = directory
 
     def on_start(self, run: Row) -> None:
-        """Opens the event file and writes what is trained.
+        """Opens the event file and writes the description of the run.
 
         Raises:
             ConfigError: the run has no work directory, and no directory was given.
-            RunError: the directory cannot be written to.
+            RunError: the directory is not writable.
         """
         from tensorboardX import SummaryWriter
 
@@ -79,7 +79,7 @@ class TensorBoard(Callback):
         self._add_metrics(fitted.result, "test", fitted.result["steps"])
 
     def close(self) -> None:
-        """Writes what is still waiting, and closes the file."""
+        """Flushes and closes the event file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

@@ -1,4 +1,4 @@
-"""A trained network: what `fit` returns and everything that looks at a network takes."""
+"""A trained network, which `fit` returns and prediction and evaluation take."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mnistjax.training import predict_logits as run_network
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A network with its weights, and what is known of its training.
+    """A network with its weights and the record of its training.
 
-    `fit(...).trained`, `load_run` and `load_weights` give one. For a network that was trained by
-    hand, `TrainedModel(model, state.variables, dataset.info)` is enough.
+    `fit(...).trained` is one, and `load_run` and `load_weights` return one. For a network that you
+    trained yourself, `TrainedModel(model, state.variables, dataset.info)` is enough.
 
     Attributes:
         model: the network.
         variables: its parameters and running statistics.
         info: the data set that it was trained on.
         config: the settings that it was trained with.
-        result: the content of `result.json`; None where the run is not known or not finished.
-        history: the rows of `metrics.jsonl`, one per epoch; empty where they are not known.
+        result: the content of `result.json`; None if the run is unknown or not finished.
+        history: the rows of `metrics.jsonl`, one per epoch; empty if they are unknown.
     """
 
     model: Model
@@ -44,14 +44,14 @@ class TrainedModel:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FitResult:
-    """What `fit` returns.
+    """The result of `fit`.
 
     Attributes:
-        trained: the network as it was measured, which `predict`, `evaluate`, `analyze`,
-            `write_report` and all others take.
+        trained: the network that was evaluated on the test images, to pass to `predict`,
+            `evaluate`, `analyze`, `write_report` and similar functions.
         state: the state after the last update; with early stopping, that of the best epoch.
         dataset: the data set of the run.
-        workdir: the run directory, or None where nothing was written.
+        workdir: the run directory, or None if nothing was written.
     """
 
     trained: TrainedModel
@@ -66,7 +66,7 @@ class FitResult:
 
     @property
     def history(self) -> list[Mapping[str, Any]]:
-        """A row per epoch, the lines of `metrics.jsonl`."""
+        """One row of metrics per epoch, as in `metrics.jsonl`."""
         return list(self.trained.history)
 
     @property
@@ -85,15 +85,14 @@ def predict_logits(
         trained: the network.
         images: uint8 [N, H, W, C], 0 to 255, or float [N, H, W, C] with pixels in [0, 1], of the
             shape that the network was trained on; N may be 0.
-        batch_size: images per call of the compiled program; any gives the same logits, to float
-            tolerance.
+        batch_size: images per call of the compiled program; it affects the logits only by rounding.
 
     Returns:
-        float32 [N, num_classes]; `jax.nn.softmax(logits)` are the probabilities.
+        float32 [N, num_classes]; `jax.nn.softmax(logits)` gives the probabilities.
 
     Raises:
-        DataFormatError: the images are of another shape, or floats outside of [0, 1].
-        TypeError: the dtype is neither uint8, bool nor a floating one.
+        DataFormatError: the images are of another shape, or floats outside [0, 1].
+        TypeError: the dtype is neither uint8, bool nor floating point.
         ConfigError: `batch_size` is less than 1.
     """
     images = np.asarray(images)
@@ -110,20 +109,26 @@ def predict_logits(
 
 
 def evaluate(trained: TrainedModel, split: Split, *, batch_size: int = EVAL_BATCH_SIZE) -> Metrics:
-    """Measures a network on every image of a split, each exactly once.
+    """Evaluates a network on every image of a split, each exactly once.
 
     Args:
         trained: the network.
         split: the images and their labels.
-        batch_size: images per call of the compiled program; any gives the same counts.
+        batch_size: images per call of the compiled program; it affects the loss only by rounding.
 
     Returns:
         The metrics; `.summary()` gives loss and accuracy.
 
     Raises:
-        DataFormatError: the images are of another shape, or a label is of a class that the network
-            does not have.
+        DataFormatError: the images are of another shape, or a label is out of range.
         ConfigError: `batch_size` is less than 1.
+
+    >>> import jax, mnistjax
+    >>> dataset, model = mnistjax.load_dataset("digits"), mnistjax.create_model("softmax")
+    >>> images = mnistjax.scale_pixels(dataset.test.images)
+    >>> untrained = TrainedModel(model, model.init(jax.random.key(0), images), dataset.info)
+    >>> int(evaluate(untrained, dataset.test).count)
+    360
     """
     check_labels(split.labels, trained.info.num_classes)
     logits = predict_logits(trained, split.images, batch_size=batch_size)
@@ -140,11 +145,14 @@ def load_run_dataset(
 
     Args:
         trained: the network.
-        dataset: name or folder of the data set; that which the network was trained on if None.
+        dataset: name or folder of the data set; if None, the one that the network was trained on.
         data_dir: folder of the data sets; see `load_dataset`.
 
+    Returns:
+        The data set.
+
     Raises:
-        DatasetNotFoundError: the data set cannot be had.
+        DatasetNotFoundError: the data set is not available.
         ConfigError: it has other classes, or images of another shape, than the network.
     """
     loaded = load_dataset(dataset or trained.config.dataset or trained.info.name, data_dir=data_dir)
@@ -153,14 +161,14 @@ def load_run_dataset(
 
 
 def check_same_kind(trained: TrainedModel, info: DatasetInfo) -> None:
-    """Checks that a data set has the classes and the image shape that a network has learned.
+    """Checks that a data set has the image shape and number of classes of a network.
 
     Args:
         trained: the network.
         info: the data set in question.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: the image shape or the number of classes differs.
     """
     for what in ("num_classes", "image_shape"):
         expected, found = getattr(trained.info, what), getattr(info, what)

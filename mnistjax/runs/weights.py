@@ -1,4 +1,4 @@
-"""Weights on disk: one safetensors file that also says what network they belong to."""
+"""Weights on disk, in one safetensors file that also describes their network."""
 
 from __future__ import annotations
 
@@ -26,14 +26,26 @@ _FORMAT = "mnistjax-1"
 
 
 def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
-    """Writes weights, configuration and data set description to one file, whole or not at all.
+    """Writes weights, configuration and data set description to one file, atomically.
+
+    `load_weights` builds the network that `trained.config.model` names, so a network that you
+    trained yourself needs a `config` with its name.
 
     Args:
-        path: the file, by custom `weights.safetensors`.
+        path: the file, usually `weights.safetensors`.
         trained: the network.
 
     Raises:
         OSError: the file cannot be written.
+
+    >>> import tempfile, mnistjax
+    >>> model, config = mnistjax.create_model("softmax"), mnistjax.get_recipe("softmax")
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    >>> trained = TrainedModel(model, variables, DatasetInfo("my digits", 10), config)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(f"{folder}/weights.safetensors", trained)
+    ...     load_weights(folder).info.name
+    'my digits'
     """
     from safetensors.numpy import save
 
@@ -58,7 +70,7 @@ def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
         The network, without the result and the history of its run.
 
     Raises:
-        RunNotFoundError: there is no such file.
+        RunNotFoundError: the file does not exist.
         RunError: the file is damaged, of another format, or its arrays are not those of the
             network that it names.
     """
@@ -80,17 +92,17 @@ def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
 
 
 def load_run(run: str | os.PathLike[str]) -> TrainedModel:
-    """Reads the network of a run, with its result and history where the run is finished.
+    """Reads the network of a run, with its result and history if the run is finished.
 
     Args:
-        run: the run directory, or a weights file, of which neither is known.
+        run: the run directory, or a weights file, which has no result or history.
 
     Returns:
-        The network, as `fit(...).trained` was.
+        The network, as in `fit(...).trained`.
 
     Raises:
-        RunNotFoundError: there is no such run.
-        RunError: a file of it is damaged.
+        RunNotFoundError: the run does not exist.
+        RunError: one of its files is damaged.
     """
     trained = load_weights(run)
     directory = Path(run)
@@ -106,7 +118,7 @@ def _read(file: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
     try:
         with safe_open(file, "numpy") as opened:
             metadata = opened.metadata() or {}
-            # A file of another origin may hold dtypes that numpy lacks: it is refused unread.
+            # A file of another format may hold dtypes that NumPy lacks, so its arrays are not read.
             names = opened.keys() if metadata.get("format") == _FORMAT else []
             return {name: opened.get_tensor(name) for name in names}, metadata
     except (SafetensorError, OSError, AttributeError, TypeError) as error:

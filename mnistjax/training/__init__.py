@@ -1,4 +1,4 @@
-"""How a network learns. Pure: no file, no clock, no printing and no configuration object."""
+"""Training as pure functions, without files, clocks, printing or configuration objects."""
 
 from mnistjax.training.averaging import ema_decay_at as ema_decay_at
 from mnistjax.training.averaging import make_batch_stats_fn as make_batch_stats_fn

@@ -11,23 +11,23 @@ from mnistjax.data import take_batch
 from mnistjax.models import Model, PyTree, Variables
 from mnistjax.training.pixels import scale_pixels
 
-# So far from every statistic that, where a running average started from here, what the start still
-# weighs can be read off to float32 precision.
+# A start so much larger than any statistic that its remaining weight in a running average can be
+# computed to float32 precision.
 _FAR = 2.0**40
 
 
 def ema_decay_at(decay: float | jax.Array, step: int | jax.Array) -> jax.Array:
-    r"""Returns the decay of the moving average at one step, smaller at the start of the training.
+    r"""Returns the decay of the moving average at one step, which is smaller early in training.
 
     $$d_t = \min\left(d, \frac{1 + t}{10 + t}\right)$$
 
-    as TensorFlow's `ExponentialMovingAverage` has it with `num_updates`
+    as in TensorFlow's `ExponentialMovingAverage` with `num_updates`
     (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage). With a constant
-    decay of 0.999 the random start would still weigh 0.37 after 1,000 steps; here it weighs less
-    than 10^-21.
+    decay of 0.999, the random initial parameters would still have a weight of 0.37 after 1,000
+    steps; here it is less than 10^-21.
 
     Args:
-        decay: the decay of a long training, from 0 to 1.
+        decay: the decay after many steps, from 0 to 1.
         step: number of updates before this one.
 
     Returns:
@@ -41,23 +41,22 @@ def ema_decay_at(decay: float | jax.Array, step: int | jax.Array) -> jax.Array:
 
 
 def make_batch_stats_fn(model: Model) -> Callable[[Variables, jax.Array, jax.Array], PyTree]:
-    """Makes the function that computes batch statistics anew, for weights that never had their own.
+    """Makes a function that recomputes batch statistics, which averaged weights need.
 
-    The running statistics of a training belong to its latest weights. Averaged weights have other
-    activations, so with those statistics a network may be no better than chance (Izmailov et al.,
-    2018, https://arxiv.org/abs/1803.05407, section 3.2).
+    The running statistics kept in training belong to the latest weights. Averaged weights have
+    different activations, so with those statistics a network may be no better than chance (Izmailov
+    et al., 2018, https://arxiv.org/abs/1803.05407, section 3.2).
 
     Args:
-        model: the network. Its statistics must be exponential averages, each of a momentum that may
-            be anything, as batch normalization keeps them.
+        model: the network. Its statistics must be exponential moving averages of any momentum, as
+            those of batch normalization are.
 
     Returns:
-        A pure function `(variables, images, order) -> batch_stats` of images uint8 or float
-        [N, H, W, C] and the rows of `order`, int32 [steps, B] as `sequential_order` or
-        `epoch_order` give it. It runs the network in training mode, without augmentation, and
-        returns the mean of the statistics of the batches, each weighed by its number of images.
-        A network without statistics gives what it has: an empty dict. Statistics of an `order`
-        without any image are those that came in.
+        A pure function `(variables, images, order) -> batch_stats`, with images uint8 or float
+        [N, H, W, C] and order int32 [steps, B] from `sequential_order` or `epoch_order`. It runs
+        the network in training mode, without augmentation, and returns the mean of the statistics
+        of the batches, weighted by their numbers of images. For a network without statistics it
+        returns an empty dict, and for an order without images the statistics in `variables`.
     """
 
     def batch_stats_fn(variables: Variables, images: jax.Array, order: jax.Array) -> PyTree:
@@ -89,12 +88,13 @@ def make_batch_stats_fn(model: Model) -> Callable[[Variables, jax.Array, jax.Arr
 def _batch_statistics(
     model: Model, variables: Variables, images: jax.Array, mask: jax.Array
 ) -> PyTree:
-    """The statistics of one batch alone, from what running averages become that meet it.
+    """Returns the statistics of one batch alone, computed from updates of running averages.
 
-    A running average `m * start + (1 - m) * batch` keeps its momentum `m` to itself. Two starts
-    give it away, and what is left is divided by `1 - m`, as Adam corrects its bias.
+    The momentum `m` of a running average `m * start + (1 - m) * batch` is unknown, but follows from
+    its values for two starts. The value for a start of 0 is then divided by `1 - m`, like the bias
+    correction of Adam.
     """
-    # The same draws of dropout for every batch: the result shall follow from the arguments alone.
+    # The same key for every batch, so that the result depends on the arguments alone.
     key = jax.random.key(0)
 
     def update(start: jax.Array) -> PyTree:
@@ -102,6 +102,6 @@ def _batch_statistics(
         variables_then = {"params": variables["params"], "batch_stats": stats}
         return model.apply(variables_then, images, train=True, key=key, mask=mask)[1]
 
-    # Under vmap, what does not depend on the start (all the arithmetic) is computed once.
+    # Under vmap, all arithmetic that does not depend on the start is computed once.
     both = jax.vmap(update)(jnp.array([0.0, _FAR], jnp.float32))
     return jax.tree.map(lambda leaf: leaf[0] / (1 - (leaf[1] - leaf[0]) / _FAR), both)

@@ -1,4 +1,4 @@
-"""Running a network over images of any number, in batches of one shape: one compiled program."""
+"""Runs a network on any number of images with one compiled program, in batches of one shape."""
 
 from __future__ import annotations
 
@@ -27,14 +27,20 @@ def predict_logits(
         model: the network. Its program is compiled once per batch size, image shape and dtype.
         variables: its parameters and running statistics.
         images: uint8 [N, H, W, C], or float [N, H, W, C] with pixels in [0, 1]; N may be 0.
-        batch_size: images per call of the program; any gives the same logits, to float tolerance.
+        batch_size: images per call of the program; it affects the logits only by rounding.
 
     Returns:
         float32 [N, num_classes].
 
     Raises:
         ConfigError: `batch_size` is less than 1.
-        TypeError: the dtype of the images is none that `scale_pixels` takes.
+        TypeError: `scale_pixels` does not accept the dtype of the images.
+
+    >>> from mnistjax.models import create_model
+    >>> model, images = create_model("softmax"), np.zeros((3, 4, 4, 1), np.uint8)
+    >>> variables = model.init(jax.random.key(0), scale_pixels(images))
+    >>> predict_logits(model, variables, images, batch_size=2).shape
+    (3, 10)
     """
     program = functools.partial(logits_program(model), variables)
     return in_batches(program, images, batch_size=batch_size)
@@ -57,7 +63,7 @@ def logits_program(model: Model) -> jax.stages.Wrapped:
 def measure_logits(
     logits: np.ndarray, labels: np.ndarray, *, batch_size: int = EVAL_BATCH_SIZE
 ) -> Metrics:
-    """Compares logits with labels; every image counts exactly once.
+    """Computes the metrics of logits; every image counts exactly once.
 
     Args:
         logits: float [N, num_classes].
@@ -66,6 +72,13 @@ def measure_logits(
 
     Returns:
         The metrics of all rows, in host memory; the losses are added in double precision.
+
+    Raises:
+        ConfigError: `batch_size` is less than 1.
+
+    >>> logits = np.array([[2, 0], [0, 1]], np.float32)
+    >>> measure_logits(logits, np.array([0, 0], np.int32)).summary()["accuracy"]
+    0.5
     """
     mask = np.ones(len(labels), bool)
     parts = [
@@ -87,11 +100,11 @@ def in_batches(
 
     Args:
         function: maps arrays [batch_size, ...] to one array [batch_size, ...], each row on its own.
-        *arrays: equally long, [N, ...]; N may be 0. The last batch is filled up with zeros.
+        *arrays: of equal length, [N, ...]; N may be 0. The last batch is padded with zeros.
         batch_size: rows per call, at least 1.
 
     Returns:
-        [N, ...]: what `function` gave for the N rows.
+        [N, ...], the results of `function` for the N rows.
 
     Raises:
         ConfigError: `batch_size` is less than 1.
@@ -100,13 +113,13 @@ def in_batches(
     >>> in_batches(lambda x: 2 * x, np.arange(5), batch_size=2).tolist()
     [0, 2, 4, 6, 8]
     """
-    # All batches are under way before the first result is waited for.
+    # All batches are dispatched before the first result is awaited.
     results = [function(*rows) for rows in _padded_batches(batch_size, *arrays)]
     return np.concatenate(jax.device_get(results))[: len(arrays[0])]
 
 
 def _padded_batches(batch_size: int, *arrays: np.ndarray) -> Iterator[Any]:
-    """Yields the rows of each batch on the device; without a row, one batch of zeros."""
+    """Yields the rows of each batch on the device; if there are no rows, one batch of zeros."""
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, found {batch_size}")
     for start in range(0, max(len(arrays[0]), 1), batch_size):

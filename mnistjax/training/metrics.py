@@ -1,4 +1,4 @@
-"""Metrics as a monoid of sums, so that batches, epochs and devices add up exactly."""
+"""Metrics as sums, which can be added over batches, epochs and devices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mnistjax.data import check_labels
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over images, from which loss, accuracy and every rate by class follow.
+    """Sums over images, from which the loss, the accuracy and per-class rates are computed.
 
     Attributes:
         loss_sum: float32 [], sum of the cross-entropies in nats.
-        confusion: int32 [num_classes, num_classes], images by true class (row) and predicted class
-            (column).
+        confusion: int32 [num_classes, num_classes], number of images by true class (row) and
+            predicted class (column).
 
     >>> logits = jnp.log(jnp.array([[0.5, 0.5], [0.5, 0.5], [0.2, 0.8]]))
     >>> metrics = Metrics.from_logits(logits, jnp.array([0, 0, 1]), jnp.array([True, False, True]))
@@ -33,27 +33,27 @@ class Metrics:
 
     @classmethod
     def empty(cls, num_classes: int) -> Metrics:
-        """Returns the metrics of no image at all."""
+        """Returns the metrics of zero images."""
         return cls(jnp.zeros((), jnp.float32), jnp.zeros((num_classes, num_classes), jnp.int32))
 
     @classmethod
     def from_logits(cls, logits: jax.Array, labels: jax.Array, mask: jax.Array) -> Metrics:
-        r"""Returns the metrics of one batch, whose loss is the cross-entropy of the softmax.
+        r"""Computes the metrics of one batch, with the softmax cross-entropy as the loss.
 
-        $$\ell = \log \sum_k \exp z_k - z_y$$
+        For logits $z$ and label $y$, it is $$\ell = \log \sum_k \exp z_k - z_y.$$
 
         Args:
             logits: float [B, num_classes].
             labels: integer [B], from 0 to num_classes - 1.
-            mask: bool [B]; False rows count for nothing, and may hold anything.
+            mask: bool [B]; False rows are ignored and may hold anything.
 
         Returns:
-            The sums over the rows whose mask is set. Under `jit` and its like, where a label
-            cannot be looked at, one that the network has no class for makes the loss NaN.
+            The sums over the rows whose mask is True. Under `jit` and other transforms, where
+            labels cannot be checked, a label out of range makes the loss NaN.
 
         Raises:
-            ValueError: the three do not belong to one batch.
-            DataFormatError: a label names no class.
+            ValueError: the shapes of the arguments do not match.
+            DataFormatError: a label is out of range.
         """
         if not logits.shape[:1] == labels.shape == mask.shape:
             raise ValueError(
@@ -67,15 +67,15 @@ class Metrics:
         truth, unknown = one_hot_labels(labels, mask, num_classes)
         truth = truth * mask[:, None]
         guess = jax.nn.one_hot(jnp.argmax(logits, -1), num_classes, dtype=jnp.float32)
-        # A product of one-hot matrices counts pairs, and is faster than a scatter everywhere.
+        # A product of one-hot matrices counts the pairs, faster than a scatter on every platform.
         confusion = jnp.round(truth.T @ guess).astype(jnp.int32)
-        # where, not *: a masked row may hold anything, infinities included.
+        # `where` instead of `*`, because a masked row may hold infinities.
         losses = jnp.where(truth > 0, -log_probabilities, 0.0)
         loss_sum = jnp.where(jnp.any(unknown), jnp.nan, jnp.sum(losses))
         return cls(loss_sum.astype(jnp.float32), confusion)
 
     def merge(self, other: Metrics) -> Metrics:
-        """Returns the metrics of the images of both."""
+        """Returns the metrics of the images of both together."""
         return jax.tree.map(jnp.add, self, other)
 
     @property
@@ -89,15 +89,15 @@ class Metrics:
         return jnp.trace(self.confusion, axis1=-2, axis2=-1, dtype=jnp.int32)
 
     def compute(self) -> dict[str, jax.Array]:
-        """Returns mean `loss` in nats and `accuracy` in [0, 1], float32 []; NaN for no image."""
+        """Returns mean `loss` in nats and `accuracy` in [0, 1], float32 []; NaN without images."""
         count = self.count.astype(jnp.float32)
         return {"loss": self.loss_sum / count, "accuracy": self.correct / count}
 
     def summary(self) -> dict[str, float]:
-        """Returns mean `loss` in nats and `accuracy` in [0, 1] as numbers of Python.
+        """Returns mean `loss` in nats and `accuracy` in [0, 1] as Python floats.
 
-        The accuracy is a count divided by a count in double precision: 9,288 of 10,000 are 0.9288.
-        Both are NaN for no image.
+        The accuracy is computed in double precision, so 9,288 of 10,000 gives exactly 0.9288. Both
+        are NaN if there are no images.
 
         >>> Metrics(jnp.float32(3), jnp.array([[9288, 712], [0, 0]])).summary()
         {'loss': 0.0003, 'accuracy': 0.9288}
@@ -113,7 +113,7 @@ class Metrics:
 def one_hot_labels(
     labels: jax.Array, mask: jax.Array, num_classes: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns labels as one-hot rows, and which rows should count but name no class.
+    """Returns one-hot labels, and which of the unmasked labels are out of range.
 
     Args:
         labels: integer [B].
@@ -121,16 +121,16 @@ def one_hot_labels(
         num_classes: the classes are 0 to num_classes - 1.
 
     Returns:
-        float32 [B, num_classes], zeros where the label names no class, and bool [B].
+        float32 [B, num_classes], zeros where the label is out of range, and bool [B].
     """
-    # Of 32 bits at least, so that no uint8 is compared with 300.
+    # At least 32 bits, because uint8 labels are compared with class numbers that may exceed 255.
     wide = jnp.asarray(labels).astype(jnp.promote_types(labels.dtype, jnp.int32))
     rows = jax.nn.one_hot(wide, num_classes, dtype=jnp.float32)
     return rows, mask & (jnp.sum(rows, -1) == 0)
 
 
 def _is_known(array: jax.Array) -> bool:
-    """Whether the values can be looked at here, outside of any transform and on this host."""
+    """Returns whether the values are available: outside any transform, and on this host."""
     if isinstance(array, jax.core.Tracer):
         return False
     return not isinstance(array, jax.Array) or array.is_fully_addressable

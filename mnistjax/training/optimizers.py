@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name, all of them optax's."""
+"""Optimizers and learning-rate schedules by name, all from optax."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mnistjax.models import PyTree
 
 
 def _muon_dimensions(params: PyTree) -> PyTree:
-    """Kernels are matrices from all inputs to the outputs, however many axes the inputs have."""
+    """Makes Muon treat each kernel as a matrix from all its input axes to its output axis."""
 
     def dimensions(leaf: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         if not is_kernel(leaf):
@@ -43,7 +43,8 @@ OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "adadelta": optax.adadelta,
     "lion": optax.lion,
     "lamb": optax.lamb,
-    # Updates as large as Adam's, so that one learning rate serves both (Liu et al., 2025).
+    # Updates as large as Adam's, so that one learning rate serves both (Liu et al., 2025,
+    # https://arxiv.org/abs/2502.16982).
     "muon": partial(
         optax.contrib.muon,
         consistent_rms=0.2,
@@ -82,7 +83,7 @@ SCHEDULES: Mapping[str, Callable[[ArrayLike, int], optax.Schedule]] = {
     "constant": _constant,
     "linear": _linear,  # to zero
     "cosine": _cosine,  # to zero
-    "one-cycle": _one_cycle,  # up over 30 % of the steps from peak / 25, down to peak / 250,000
+    "one-cycle": _one_cycle,  # up over 30% of the steps from peak / 25, down to peak / 250,000
     "exponential": _exponential,  # to a hundredth
     "stepwise": _stepwise,  # a tenth at half of the steps, a hundredth at three quarters
 }
@@ -91,17 +92,18 @@ SCHEDULES: Mapping[str, Callable[[ArrayLike, int], optax.Schedule]] = {
 def make_schedule(
     name: str, peak: ArrayLike, steps: int, *, warmup_steps: int = 0
 ) -> optax.Schedule:
-    """Makes the learning rate as a function of the step.
+    """Makes a learning-rate schedule by name.
 
-    "cosine" is that of Loshchilov and Hutter (2017, https://arxiv.org/abs/1608.03983), "one-cycle"
-    that of Smith and Topin (2018, https://arxiv.org/abs/1708.07120).
+    "cosine" is `peak * (1 + cos(pi * step / steps)) / 2` (Loshchilov and Hutter, 2017,
+    https://arxiv.org/abs/1608.03983), "one-cycle" that of Smith and Topin (2018,
+    https://arxiv.org/abs/1708.07120).
 
     Args:
         name: a key of `SCHEDULES`.
         peak: the highest learning rate; a number, or a traced scalar as under `vmap`.
-        steps: length of the training, in updates, warm-up included.
-        warmup_steps: updates in which the rate first rises linearly from 0 to that of the
-            schedule's own start. The schedule then takes the rest.
+        steps: length of the training in updates, warm-up included.
+        warmup_steps: updates over which the rate first rises linearly from 0 to the initial rate
+            of the schedule, which then covers the remaining updates.
 
     Returns:
         A function from the number of updates so far, int32 [], to the rate, float32 [].
@@ -130,7 +132,7 @@ def make_schedule(
 def _single(number: Any) -> Any:
     """Makes a floating scalar of any width float32; Python's own numbers stay as they are.
 
-    A double precision number, as they arise under JAX_ENABLE_X64, would widen all that it meets.
+    Under JAX_ENABLE_X64, a double-precision number would promote everything computed with it.
     """
     dtype = getattr(number, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
@@ -148,17 +150,21 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Makes an optimizer by name.
 
-    Numbers may be traced: `vmap` over a learning rate or a weight decay trains a network for each.
+    Numbers may be traced: `vmap` over a learning rate or a weight decay trains one network for each
+    value.
 
     Args:
         name: a key of `OPTIMIZERS`.
         learning_rate: a number or a schedule.
-        weight_decay: strength, on kernels only: biases and norms are spared. It is decoupled
-            (Loshchilov and Hutter, 2019, https://arxiv.org/abs/1711.05101) in adamw, adadelta,
-            lion, lamb and muon, and added to the gradient in all others. None is optax's own
-            default.
+        weight_decay: strength of the weight decay, which applies to kernels but not to biases and
+            normalization. It is decoupled (Loshchilov and Hutter, 2019,
+            https://arxiv.org/abs/1711.05101) in adamw, lion, lamb and muon, and added to the
+            gradient in all others. None keeps optax's default.
         clip_norm: the largest global norm of the gradient; None does not clip.
         **settings: arguments of the optax function, for example `b1=0.7` or `momentum=0.8`.
+
+    Returns:
+        The optax gradient transformation.
 
     Raises:
         UnknownNameError: no optimizer has this name.

@@ -1,4 +1,4 @@
-"""From stored pixels to what a network is given."""
+"""Converts stored pixels to the input of a network."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def scale_pixels(images: jax.Array | np.ndarray) -> jax.Array:
-    """Returns images as a network takes them: float32, black 0 and white 1.
+    """Converts images to the input of a network: float32, with black 0 and white 1.
 
     Args:
         images: any shape. uint8, from 0 to 255, is divided by 255; bool becomes 0 and 1; floating
@@ -18,7 +18,7 @@ def scale_pixels(images: jax.Array | np.ndarray) -> jax.Array:
         float32 of the same shape.
 
     Raises:
-        TypeError: the dtype is another one, of which no range of brightness is known.
+        TypeError: the dtype is any other, whose range of values is unknown.
 
     >>> scale_pixels(np.array([0, 255], np.uint8))
     Array([0., 1.], dtype=float32)

@@ -1,4 +1,4 @@
-"""The state of a training run: arrays, and nothing else."""
+"""The state of a training run, which consists of arrays only."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mnistjax.models import Model, PyTree, Variables
 class TrainState:
     """Everything that changes while a network is trained.
 
-    It holds arrays only. Model and optimizer are closed over by the train step: a static field with
-    a freshly built optimizer in it would make every call compile anew, and could not be vmapped.
+    It holds arrays only. The train step closes over model and optimizer instead, because a new
+    optimizer in a static field would cause recompilation and could not be mapped by `vmap`.
 
     Attributes:
-        step: int32 [], number of updates so far. It is the position in training: the random numbers
-            of a step follow from `key` and `step` alone.
+        step: int32 [], number of updates so far. The random numbers of a step depend only on `key`
+            and `step`.
         params: trainable parameters.
         batch_stats: running statistics of batch normalization; an empty dict where there are none.
         opt_state: state of the optax optimizer.
         key: base PRNG key of the run. It is never split: each draw folds its name (`named_key`) and
-            its number into it, so `epoch_order` may be given the same key.
-        ema_params: exponential moving average of `params`, or None where none is kept.
+            its number into it, so the same key can be passed to `epoch_order`.
+        ema_params: exponential moving average of `params`, or None if none is kept.
     """
 
     step: jax.Array
@@ -38,10 +38,10 @@ class TrainState:
 
     @property
     def variables(self) -> Variables:
-        """What to evaluate and to save: the averaged parameters if kept, and the statistics.
+        """Variables to evaluate and save: parameters, averaged if kept, and batch statistics.
 
-        The statistics are those of the latest parameters. For a network that has some, compute
-        those of the averaged parameters from training images before you evaluate them:
+        The statistics belong to the latest parameters. If a network with batch statistics keeps
+        averaged parameters, recompute the statistics from training images before evaluating it:
 
             stats = make_batch_stats_fn(model)(state.variables, images, order)
             variables = {**state.variables, "batch_stats": stats}
@@ -58,13 +58,15 @@ def create_train_state(
     key: jax.Array,
     ema: bool = False,
 ) -> TrainState:
-    """Draws the parameters of a network and starts its optimizer; `vmap` over `key` is an ensemble.
+    """Initializes the parameters of a network and the state of its optimizer.
+
+    `vmap` over `key` creates an ensemble.
 
     Args:
         model: the network.
         optimizer: the optax optimizer that will train it.
         example_images: float [B, H, W, C]; only shape and dtype matter.
-        key: base PRNG key of the run. The state keeps it for the draws of the steps.
+        key: base PRNG key of the run. The state keeps it for the random draws of the steps.
         ema: whether to keep a moving average of the parameters.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The train step, the evaluation step, and the loop over batches that compiles as one."""
+"""The train step, the evaluation step, and the loops over batches that compile as a whole."""
 
 from __future__ import annotations
 
@@ -30,37 +30,37 @@ def make_train_step(
     ema_decay: float | jax.Array | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
-    """Makes one pure, un-jitted update, which the caller transforms.
+    """Makes a pure, un-jitted train step, which the caller transforms.
 
-    The loss is the mean cross-entropy over the rows whose mask is set. Wherever the batch is
-    divided, sums are added over the devices and divided by the added counts, so that uneven masks
-    weigh right:
+    The loss is the mean softmax cross-entropy over the rows whose mask is True. If the batch is
+    divided over devices, sums and counts are added before dividing, so that uneven masks are
+    weighted correctly. Use the step as follows:
 
     - one device: `jax.jit(step)`. A loop over batches: `make_epoch_fn(step)`.
-    - many networks: `jax.vmap(step, in_axes=(0, None))`, of states from `vmap(create_train_state)`.
-    - a mesh, `jax.make_mesh((4,), ("data",))`: `jax.jit(step)` of a replicated state and a batch
-      whose first axis is sharded by `jax.device_put`. There is no `axis_name`, for the compiler
+    - many networks: `jax.vmap(step, in_axes=(0, None))`, on states of `vmap(create_train_state)`.
+    - a mesh, `jax.make_mesh((4,), ("data",))`: `jax.jit(step)`, on a replicated state and a batch
+      whose first axis is sharded by `jax.device_put`. It needs no `axis_name`, because the compiler
       divides the work, whether the axes of the mesh are explicit or automatic.
-    - `jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())` and
-      `jax.pmap(step, axis_name="data", in_axes=(None, 0))`, or `jax.vmap` with an axis name: of a
-      step with `axis_name="data"`.
+    - a mapped axis: `jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())`,
+      `jax.pmap(step, axis_name="data", in_axes=(None, 0))` or `jax.vmap` with an axis name, on a
+      step made with `axis_name="data"`.
 
     Args:
         model: the network.
         optimizer: an optax optimizer; the step closes over it.
         augment: random change of the images, drawn anew in each step.
-        label_smoothing: share of the target that is spread evenly over all classes (Szegedy et al.,
-            2016, https://arxiv.org/abs/1512.00567).
+        label_smoothing: share s of the target that is spread evenly over all K classes,
+            `(1 - s) * one_hot + s / K` (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567).
         ema_decay: decay per step of the moving average of the parameters, smaller in the first
             steps (`ema_decay_at`). The state must then have been created with `ema=True`.
         axis_name: name of the mapped axis over which the batch is divided.
 
     Returns:
-        `(state, batch) -> (state, metrics)`. The metrics are those of the whole batch, before the
-        update, of the plain cross-entropy. It raises ValueError for a state that keeps a moving
-        average where the step does not, or the other way round, and DataFormatError for a label
-        that the network has no class for; under a transform, where labels cannot be looked at,
-        such a label makes loss and parameters NaN.
+        `(state, batch) -> (state, metrics)`. The metrics are those of the whole batch before the
+        update, with the cross-entropy without label smoothing. The step raises ValueError if only
+        one of state and step keeps a moving average, and DataFormatError if a label is out of
+        range. Under a transform, where labels cannot be checked, such a label makes the loss and
+        the parameters NaN instead.
 
     >>> from mnistjax.data import Batch
     >>> from mnistjax.models import create_model
@@ -112,7 +112,7 @@ def _sum(tree: PyTree, axis_name: str | None) -> PyTree:
 
 
 def _step_key(state: TrainState, name: str, axis_name: str | None) -> jax.Array:
-    """The key of one kind of draw in this step; devices that share a batch draw differently."""
+    """Returns the key of one kind of draw in this step, different on each device of the axis."""
     key = jax.random.fold_in(named_key(state.key, name), state.step)
     return jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key
 
@@ -120,9 +120,9 @@ def _step_key(state: TrainState, name: str, axis_name: str | None) -> jax.Array:
 def _cross_entropies(
     logits: jax.Array, batch: Batch, label_smoothing: float | jax.Array
 ) -> jax.Array:
-    """The loss of each row, float32 [B], in nats: NaN where a row names no class."""
+    """Returns the loss of each row in nats, float32 [B]; NaN where a label is out of range."""
     targets, unknown = one_hot_labels(batch.labels, batch.mask, logits.shape[-1])
-    # In the targets, not in the loss: so the gradients are NaN as well.
+    # NaN in the targets instead of the loss makes the gradients NaN as well.
     targets = jnp.where(unknown[:, None], jnp.nan, targets)
     smoothing = jnp.asarray(label_smoothing, jnp.float32)
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, smoothing))
@@ -134,7 +134,7 @@ def _update(
     optimizer: optax.GradientTransformation,
     ema_decay: float | jax.Array | None,
 ) -> TrainState:
-    """The state after the optimizer's step."""
+    """Returns the state after the update of the optimizer."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema_params = None
@@ -147,15 +147,15 @@ def _update(
 
 
 def make_eval_step(model: Model, *, axis_name: str | None = None) -> EvalStep:
-    """Makes the pure `(variables, batch) -> metrics` of a network that is not being trained.
+    """Makes a pure, un-jitted evaluation step, which the caller transforms.
 
     Args:
         model: the network.
         axis_name: name of the mapped axis over which the batch is divided, as in `make_train_step`.
 
     Returns:
-        The un-jitted function. What it says of labels, transforms and meshes is what
-        `make_train_step` says.
+        `(variables, batch) -> metrics`. Labels, transforms and meshes are handled as in
+        `make_train_step`.
     """
 
     def eval_step(variables: Variables, batch: Batch) -> Metrics:
@@ -166,17 +166,17 @@ def make_eval_step(model: Model, *, axis_name: str | None = None) -> EvalStep:
 
 
 def make_epoch_fn(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Makes the loop over the batches of an epoch, or of any stretch of one, to be compiled whole.
+    """Makes an un-jitted loop over the batches of an epoch, or of part of one.
 
     Args:
-        train_step: what `make_train_step` gave.
+        train_step: a step from `make_train_step`.
 
     Returns:
-        `(state, metrics, images, labels, order, start, stop) -> (state, metrics)`: takes the steps
-        `start` to `stop - 1` of `order` (int32 [steps, B], see `epoch_order`), gathering each batch
-        from `images` [N, H, W, C] and `labels` [N] that stay on the device, and adds their metrics
-        to those that came in. The bounds are traced, so stretches of every length share one
-        compiled program, and an epoch in pieces gives the very bits of an epoch in one.
+        `(state, metrics, images, labels, order, start, stop) -> (state, metrics)`. It takes the
+        steps `start` to `stop - 1` of `order` (int32 [steps, B], see `epoch_order`), gathers each
+        batch from `images` [N, H, W, C] and `labels` [N], which stay on the device, and adds the
+        metrics of the steps to `metrics`. The bounds are traced, so one compiled program serves
+        parts of any length, and an epoch in parts gives the same bits as a whole one.
     """
 
     def epoch_fn(
@@ -199,14 +199,14 @@ def make_epoch_fn(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metr
 
 
 def make_eval_fn(eval_step: EvalStep) -> Callable[..., Metrics]:
-    """Makes the compiled loop over a whole split.
+    """Makes an un-jitted loop that evaluates a whole split.
 
     Args:
-        eval_step: what `make_eval_step` gave.
+        eval_step: a step from `make_eval_step`.
 
     Returns:
-        `(variables, images, labels, order) -> metrics`, with `order` int32 [steps, B] as
-        `sequential_order` gives it: every image of the split counts exactly once.
+        `(variables, images, labels, order) -> metrics`, with `order` int32 [steps, B] from
+        `sequential_order`, so that every image of the split counts exactly once.
     """
 
     def eval_fn(

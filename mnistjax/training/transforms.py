@@ -1,4 +1,4 @@
-"""What a step must know of the transform that it runs under: who sums, and on which mesh."""
+"""Adapts steps to the transform that they run under: gradient sums and explicit meshes."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ def sum_gradients(grads: PyTree, *, of: jax.Array, axis_name: str) -> PyTree:
 
 
 def on_any_mesh(function: Callable[..., Result]) -> Callable[..., Result]:
-    """Lets the compiler choose the shardings inside a function, also on a mesh of explicit axes.
+    """Lets the compiler choose the shardings inside a function, even on a mesh of explicit axes.
 
-    `jax.make_mesh` gives explicit axes, under which every reshape and every product has to say how
-    its result is sharded. The functions of this package do not; on such a mesh they run with
-    automatic axes, as on any other, and what they return is replicated.
+    `jax.make_mesh` creates explicit axes, under which reshapes and products have to specify how
+    their results are sharded. The functions of this package do not, so on such a mesh they run with
+    automatic axes, and their results are replicated.
 
     Args:
         function: a pure function of trees of arrays.
 
     Returns:
-        The same function. It notices the mesh by the types of its arguments.
+        The same function, which detects the mesh from the types of its arguments.
     """
 
     @functools.wraps(function)
@@ -82,7 +82,7 @@ def on_any_mesh(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def _explicit_mesh(tree: PyTree) -> Any:
-    """The mesh of the first array that lies on one with explicit axes, or None."""
+    """Returns the mesh of the first array whose mesh has explicit axes, or None."""
     for leaf in jax.tree.leaves(tree):
         mesh: Any = getattr(jax.typeof(leaf).sharding, "mesh", None)
         if mesh is not None and AxisType.Explicit in (mesh.axis_types or ()):

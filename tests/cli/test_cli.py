@@ -47,9 +47,9 @@ def test_the_help_of_train_says_what_each_setting_does_and_its_default(ending, m
     _, out, _ = ending("train", "--help")
     for line in (
         "--batch-size INT Images per update. (default: 32)",
-        "--recipe STR Name of the recipe whose settings are the start; every other flag changes "
+        "--recipe STR Name of the recipe that the settings start from; every other flag changes "
         "one of them. (default: cnn)",
-        "--steps {None}|INT Updates, instead of epochs. (default: None)",
+        "--steps {None}|INT Number of updates, instead of epochs. (default: None)",
     ):
         assert line in " ".join(out.split())
 
