@@ -1,11 +1,11 @@
 """Accuracy of the recipes on MNIST: mean and standard deviation over seeds, last epoch.
 
-Trains every recipe from every seed, and keeps one JSON line per run, which replaces an older one:
+Trains every recipe with every seed, and writes one JSON line per run, which replaces an older one:
 
     python benchmarks/accuracy.py --json benchmarks/results/accuracy.jsonl
     python benchmarks/readme.py
 
-All test images count, nothing is chosen on them, and every seed is reported.
+All test images count, nothing is selected by test accuracy, and every seed is reported.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ def main(arguments: Arguments) -> None:
         results = []
         for seed in arguments.seeds:
             result = mnistjax.fit(config.replace(seed=seed), dataset).result
-            # The path of the images on this machine does not belong into a published file.
+            # The path of the images on this machine does not belong in a published file.
             results.append({key: value for key, value in result.items() if key != "source"})
         print(f"{name:12} {_spread(results, 'validation')} {_spread(results, 'test')}", flush=True)
         if arguments.json:

@@ -1,4 +1,4 @@
-"""The conditions of a measurement, and how measurements are summarized and shown."""
+"""The conditions of a measurement; summarizing measurements, writing them and showing tables."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PATHS = ("--data-dir", "--python")
 
 
 def conditions() -> Row:
-    """Returns what a measurement depends on beside its own settings.
+    """Returns what a measurement depends on apart from its own settings.
 
-    This starts JAX's backend: a program that measures other processes lets those call it.
+    This initializes JAX's backend, so a program that measures other processes has them call it.
 
     Returns:
-        `versions`, `platform`, `device`, `device_count`, `processor`, `cores` (what the operating
-        system shows), `threads` (what this process may run on), `xla_flags`, `matmul_precision`,
-        `load_average` (of the last minute, so that a busy machine shows) and `measured` (UTC).
+        `versions`, `platform`, `device`, `device_count`, `processor`, `cores` (all CPU cores),
+        `threads` (CPU cores that this process may use), `xla_flags`, `matmul_precision`,
+        `load_average` (of the last minute, to reveal a busy machine) and `measured` (UTC).
     """
     device = jax.devices()[0]
     return {
@@ -67,10 +67,10 @@ def threads() -> int:
 
 
 def command(words: Sequence[str] | None = None) -> str:
-    """Returns the command that was given, without the paths that hold data or interpreters.
+    """Returns the command line, without the paths of data and interpreters.
 
     Args:
-        words: program and arguments; those of this process if None.
+        words: the program and its arguments; those of this process if None.
     """
     program, *rest = sys.argv if words is None else words
     kept = []
@@ -86,7 +86,7 @@ def command(words: Sequence[str] | None = None) -> str:
 
 
 def spread(name: str, values: Sequence[float]) -> Row:
-    """Returns median, extremes and all values, under keys that begin with `name`."""
+    """Returns the median, minimum, maximum and all values, under keys that begin with `name`."""
     return {
         name: statistics.median(values),
         f"{name}_min": min(values),
@@ -96,7 +96,7 @@ def spread(name: str, values: Sequence[float]) -> Row:
 
 
 def write_json_lines(path: Path | None, rows: Iterable[Row]) -> None:
-    """Writes `path` anew, one line per row; nothing if it is None."""
+    """Writes or replaces `path`, one JSON line per row; does nothing if it is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -107,7 +107,7 @@ def table(rows: Iterable[Row], columns: dict[str, Callable[[Row], str]]) -> str:
 
     Args:
         rows: the rows to show.
-        columns: the title of each column, and how it shows a row.
+        columns: for each column its title and a function that formats its cell of a row.
     """
     cells = [list(columns), *([show(row) for show in columns.values()] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]

@@ -1,9 +1,9 @@
-"""How much arithmetic a network needs, and how much of it a device can do per second.
+"""Counting the FLOPs of a network, and measuring the peak FLOP/s of a device.
 
-Counted are the multiplications and additions of convolutions and dense layers as they are defined,
+The multiplications and additions of convolutions and dense layers are counted as these are defined,
 2 per multiply-add. A lowering that needs fewer (Winograd's) shows as more FLOP/s, and may exceed
 the peak. Biases, activations, pooling, normalization, dropout, augmentation, loss and optimizer are
-not counted: they are overhead.
+overhead and are not counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import mnistjax
 def layer_flops(model: mnistjax.Model, image_shape: Sequence[int]) -> list[int]:
     """Counts the FLOPs of one image in the forward pass, from the traced network.
 
-    Padding counts as arithmetic, as every implementation does it.
+    Multiplications with padding are counted, because every implementation does them.
 
     Args:
         model: the network.
@@ -40,18 +40,18 @@ def layer_flops(model: mnistjax.Model, image_shape: Sequence[int]) -> list[int]:
 def training_flops(layers: Sequence[int]) -> int:
     """Returns the FLOPs of one image forward and backward.
 
-    Backward is twice forward (the gradients by the kernel and by the input), but for the first
-    layer, whose input are pixels and need no gradient. Work that an implementation does twice to
-    save memory is not counted twice.
+    The backward pass takes twice the FLOPs of the forward pass (gradients with respect to kernel
+    and input), except in the first layer, whose input needs no gradient. Recomputation to save
+    memory is not counted.
 
     Args:
-        layers: what `layer_flops` gave.
+        layers: what `layer_flops` returned.
     """
     return 3 * sum(layers) - layers[0]
 
 
 def _products(jaxpr: Any) -> list[int]:
-    """The FLOPs of every convolution and matrix product of a traced function."""
+    """Returns the FLOPs of every convolution and matrix product of a traced function."""
     found: list[int] = []
     for equation in jaxpr.eqns:
         match equation.primitive.name:
@@ -60,8 +60,8 @@ def _products(jaxpr: Any) -> list[int]:
             case "conv_general_dilated":
                 found.append(_conv_flops(equation))
             case "cond":
-                # Lowerings of one operation: one product is the operation itself, many are a way
-                # to do it with less (Winograd's), which is speed and not a smaller network.
+                # The branches lower the same operation. The one with fewest products is its plain
+                # form; others (Winograd's) need fewer FLOPs, but the network stays the same.
                 branches = [_products(branch.jaxpr) for branch in equation.params["branches"]]
                 plainest = min(branches, key=len)
                 found += plainest
@@ -103,15 +103,15 @@ def _conv_flops(equation: Any) -> int:
 def matmul_peak(
     dtype: jnp.dtype, *, sizes: Sequence[int] | None = None, seconds: float = 0.5
 ) -> float:
-    """Measures the most FLOP/s that the default device reaches in square matrix products.
+    """Measures the peak FLOP/s of the default device in square matrix products.
 
     Args:
-        dtype: of the matrices.
-        sizes: sides of the matrices that are tried; fitting ones for the platform if None.
-        seconds: how long each size is tried.
+        dtype: dtype of the matrices.
+        sizes: sides of the matrices; chosen for the platform if None.
+        seconds: how long each size is measured.
 
     Returns:
-        The best rate of any size, in FLOP/s.
+        The highest rate over all sizes, in FLOP/s.
     """
     if sizes is None:
         cpu = jax.devices()[0].platform == "cpu"

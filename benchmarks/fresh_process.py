@@ -1,4 +1,4 @@
-"""Trains in new processes, with empty caches or with those of the run before."""
+"""Training in new processes, with empty caches or with those of the previous run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 _PROGRAM = Path(__file__).with_name("one_run.py")
 
-# Every program, however quickly it compiled, goes into the cache.
+# By default JAX does not cache programs that compile quickly.
 _CACHE_SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
@@ -34,9 +34,8 @@ class FreshPlace:
 
     Attributes:
         compiled: folder of JAX's persistent compilation cache.
-        home: what the process takes for the user's cache directory.
-        data_dir: folder of the data sets, with the files of the data set alone; None is the
-            library's own choice.
+        home: the user's cache directory in the process.
+        data_dir: folder of the data sets, without decoded data; the default folder if None.
     """
 
     compiled: Path
@@ -46,11 +45,14 @@ class FreshPlace:
 
 @contextlib.contextmanager
 def fresh_place(dataset: str, data_dir: Path | None) -> Iterator[FreshPlace]:
-    """Makes a `FreshPlace` in a temporary folder, and removes it.
+    """Creates a `FreshPlace` in a temporary folder, which is removed afterwards.
 
     Args:
-        dataset: name of the data set, whose published files are copied if they are there.
-        data_dir: where they are; MNISTJAX_DATA_DIR if None.
+        dataset: name of the data set, whose published files are copied if they exist.
+        data_dir: folder of the data sets; MNISTJAX_DATA_DIR if None.
+
+    Yields:
+        The place.
     """
     source = (data_dir or mnistjax.data.data_directory()) / dataset
     with tempfile.TemporaryDirectory() as folder:
@@ -67,20 +69,19 @@ def run_once(config: mnistjax.TrainConfig, place: FreshPlace) -> Row:
     """Trains in a new process.
 
     Args:
-        config: what to train; it names its data set.
-        place: where compiled programs and decoded data are kept: fresh, the run is a cold one;
-            a second run in the same place is a warm one.
+        config: the settings, including the data set.
+        place: where compiled programs and decoded data are kept. The first run in a fresh place is
+            cold; further runs there are warm.
 
     Returns:
-        `result` (that of `fit`, less its source), `conditions`, `stages`: the seconds of
+        `result` (that of `fit`, without its source), `conditions`, `stages` (seconds per stage) and
+        `process_seconds` (from the start of the process to the test accuracy). The stages are
         `interpreter` (until the first line of the program runs), `import`, `backend` (finding the
-        devices), `data`, `compile`, `first_step`, `train` (the rest of it), `evaluate`; and
-        `process_seconds`, from the start of the process to the test accuracy. `train` holds the
-        measurement of validation images, if there are any, and `evaluate` is that of the test
-        images.
+        devices), `data`, `compile`, `first_step`, `train` (further steps, and evaluation of the
+        validation images) and `evaluate` (evaluation of the test images).
 
     Raises:
-        SystemExit: the run failed; its last line on stderr is the message.
+        SystemExit: the run failed; the message is its last line on stderr.
     """
     request = {"config": dataclasses.asdict(config), "data_dir": place.data_dir}
     environment = {

@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network, spelled out for the peers and named for this library.
+    """A network, as a list of layers for the peers and by name for this library.
 
     Attributes:
-        layers: see `workers/protocol.py`.
-        model: the name that `create_model` takes.
+        layers: the layers; see `Task` in `workers/protocol.py`.
+        model: its name for `create_model`.
     """
 
     layers: Sequence[Sequence[Any]]

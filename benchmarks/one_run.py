@@ -1,6 +1,6 @@
-"""One training, with the duration of every stage since the start of its process.
+"""Trains once and prints the duration of every stage since the start of the process.
 
-`fresh_process.py` starts it: the arguments are a JSON object and the time of the start.
+`fresh_process.py` starts this program; the arguments are a JSON object and the start time.
 """
 
 import time
@@ -18,7 +18,7 @@ _IMPORTED = time.time()
 
 
 class Stopwatch(mnistjax.Callback):
-    """Notes how long each stage took.
+    """Records how long each stage takes.
 
     Attributes:
         stages: seconds of each stage, in order.
@@ -29,31 +29,31 @@ class Stopwatch(mnistjax.Callback):
         self._last = started
 
     def lap(self, stage: str, now: float | None = None) -> None:
-        """Ends a stage, now or at the time given; one that ends again grows."""
+        """Ends a stage, at `now` or the current time; repeated stages are summed."""
         now = time.time() if now is None else now
         self.stages[stage] = self.stages.get(stage, 0.0) + now - self._last
         self._last = now
 
     def on_compiled(self, seconds: float) -> None:
-        """Ends the compilation."""
+        """Ends the stage `compile`."""
         self.lap("compile")
 
     def on_steps(self, step: int) -> None:
-        """Ends the first step, or adds to the training."""
+        """Ends the stage `first_step`, or adds to `train`."""
         self.lap("train" if "first_step" in self.stages else "first_step")
 
     def on_epoch(self, row: Any) -> None:
-        """Ends an epoch, the measurement of validation images included."""
+        """Adds to `train`, including the evaluation of validation images."""
         self.lap("train")
 
     def on_end(self, fitted: mnistjax.FitResult) -> None:
-        """Ends the measurement of the test images."""
+        """Ends the stage `evaluate`, the evaluation of the test images."""
         self.lap("evaluate")
 
 
 @one_line_errors
 def main(request: dict[str, Any], started: float) -> None:
-    """Trains, and prints one JSON object."""
+    """Trains, and prints the results as a JSON object."""
     from conditions import conditions
 
     watch = Stopwatch(started)

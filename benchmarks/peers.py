@@ -5,9 +5,9 @@
 
 Every peer is a process that holds the same images in memory and trains the same network with the
 same batch size, dtype and Adam (1e-3). A round is one epoch; the peers take turns within each
-round, so that a busy moment of the machine affects all of them, and times are compared within a
-round. The first round, in which programs are compiled, is not compared. In the end all must
-classify the test images equally well, or the program fails: none of them does less work. A
+round, so that other load on the machine affects all of them, and times are compared within a
+round. The first round, in which programs are compiled, is not compared. The program fails unless
+all peers reach about the same test accuracy in the end, which shows that none does less work. A
 peer that is not installed is skipped.
 """
 
@@ -33,7 +33,7 @@ from mnistjax.cli import one_line_errors
 
 WORKERS = Path(__file__).with_name("workers")
 
-# Name: program and variant. The first is what the others are compared with.
+# Name: program and variant. The others are compared with the first one.
 PEERS = {
     "mnistjax": ("this_library.py", ""),
     "pytorch-eager": ("pytorch.py", "eager"),
@@ -66,7 +66,7 @@ class Arguments:
     images: int = 60_000
     """Training images, at most; cut to full batches."""
     tolerance: float = 0.5
-    """Most that a peer's test accuracy may differ from the median of all, in percent points."""
+    """Most that a peer's test accuracy may differ from the median of all, in percentage points."""
     seed: int = 0
     """Seed of every peer."""
     dataset: str = "mnist"
@@ -80,11 +80,11 @@ class Arguments:
 
 
 class PeerError(Exception):
-    """A peer that cannot take part, or go on."""
+    """A peer cannot start or failed."""
 
 
 class Worker:
-    """A peer's process."""
+    """The process of a peer."""
 
     def __init__(self, name: str, task: Row, python: str, folder: Path) -> None:
         program, variant = PEERS[name]
@@ -118,7 +118,7 @@ class Worker:
             raise PeerError(f"{self.description['missing']} is not installed")
 
     def ask(self, what: Literal["train", "classify"]) -> Row:
-        """Has the peer train an epoch or classify the test images; returns its answer."""
+        """Lets the peer train an epoch or classify the test images, and returns its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": what}) + "\n")
         self._process.stdin.flush()
@@ -143,11 +143,11 @@ class Worker:
 
 
 def write_task(arguments: Arguments, folder: Path) -> Row:
-    """Writes the images to `folder`, and returns the task that all peers share."""
+    """Writes the images to `folder`, and returns the task of all peers."""
     dataset = mnistjax.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
     available = min(arguments.images, len(dataset.train))
     count = available // arguments.batch_size * arguments.batch_size
-    mnistjax.steps_per_epoch(available, arguments.batch_size)  # Refuses too large a batch.
+    mnistjax.steps_per_epoch(available, arguments.batch_size)  # Rejects too large a batch.
     for name, split, size in (("train", dataset.train, count), ("test", dataset.test, None)):
         np.save(folder / f"{name}_images.npy", split.images[:size])
         np.save(folder / f"{name}_labels.npy", split.labels[:size])
@@ -166,7 +166,7 @@ def write_task(arguments: Arguments, folder: Path) -> Row:
 def start_workers(
     names: Sequence[str], task: Row, python: str, folder: Path, stack: contextlib.ExitStack
 ) -> list[Worker]:
-    """Starts the peers one after the other; says which cannot take part."""
+    """Starts the peers one after the other, and prints which cannot start."""
     workers = []
     for name in names:
         if name not in PEERS:
@@ -184,15 +184,15 @@ def start_workers(
 def take_turns(
     workers: list[Worker], what: Literal["train", "classify"], rounds: int
 ) -> dict[str, list[Row]]:
-    """Lets the peers take turns; one that breaks off is taken out, with a line.
+    """Lets the peers take turns; prints which fail, and removes them.
 
     Args:
-        workers: the peers; those that break off are removed from the list.
+        workers: the peers; those that fail are removed from the list.
         what: what each does in its turn.
         rounds: number of rounds; each begins with another peer.
 
     Returns:
-        The answers of each peer that lasted, a round each.
+        The answers of the peers that did not fail, one per round.
     """
     answers: dict[str, list[Row]] = {worker.name: [] for worker in workers}
     for turn in range(rounds):
@@ -213,14 +213,14 @@ def make_row(
     answers: dict[str, list[Row]],
     arguments: Arguments,
 ) -> Row:
-    """Returns the line of a peer.
+    """Returns the row of a peer in one phase.
 
     Args:
-        worker_description: what the peer says of itself.
-        name: the peer.
+        worker_description: the description that the peer gave.
+        name: name of the peer.
         phase: "training" or "inference".
-        answers: of all peers in this phase; the first of each is the round of compilation.
-        arguments: what was asked for.
+        answers: the answers of all peers in this phase; the first of each includes compilation.
+        arguments: the settings.
     """
     first, *timed = answers[name]
     rates = [answer["images"] / answer["seconds"] for answer in timed]
@@ -239,7 +239,7 @@ def make_row(
         "images_per_round": first["images"],
         "rounds": len(timed),
         "warm_up_rounds": 1,
-        # What the first round took longer than the others: compiling, tracing, tuning.
+        # The extra time of the first round: compiling, tracing, tuning.
         "compile_seconds": max(0.0, first["seconds"] - statistics.median(seconds)),
         **spread("round_seconds", seconds),
         **spread("images_per_second", rates),
@@ -257,18 +257,18 @@ def make_row(
 
 
 def _ratios(seconds: list[float], reference: list[Row] | None) -> list[float] | None:
-    """How much longer each round took than the reference's, which may be missing."""
+    """Returns the ratio of each round's seconds to the reference's, if there is a reference."""
     if reference is None:
         return None
     return [mine / other["seconds"] for mine, other in zip(seconds, reference[1:], strict=True)]
 
 
 def disagreements(rows: Sequence[Row], tolerance: float) -> list[str]:
-    """Returns a line for each peer that was not trained, or not built, like the others.
+    """Returns a line per peer whose accuracy or number of parameters differs from the others.
 
     Args:
         rows: one row per peer, with `test_accuracy` and `parameters`.
-        tolerance: most that an accuracy may differ from the median, in percent points.
+        tolerance: largest difference of an accuracy from the median, in percentage points.
     """
     accuracy = statistics.median(row["test_accuracy"] for row in rows)
     parameters = statistics.mode(row["parameters"] for row in rows)
@@ -305,7 +305,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 
 
 def compare(arguments: Arguments, folder: Path) -> list[Row]:
-    """Runs all peers; returns one row per peer and phase."""
+    """Runs all peers, and returns one row per peer and phase."""
     task = write_task(arguments, folder)
     with contextlib.ExitStack() as stack:
         workers = start_workers(arguments.peers, task, arguments.python, folder, stack)
@@ -323,7 +323,7 @@ def compare(arguments: Arguments, folder: Path) -> list[Row]:
 
 @one_line_errors
 def main(arguments: Arguments) -> None:
-    """Compares, prints the table, writes the file, and fails where the peers disagree."""
+    """Compares, prints the table, writes the file, and fails if the peers disagree."""
     if arguments.rounds < 1:
         raise mnistjax.errors.ConfigError(f"expected at least 1 round, found {arguments.rounds}")
     with tempfile.TemporaryDirectory() as folder:

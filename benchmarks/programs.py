@@ -1,4 +1,4 @@
-"""The programs whose speed is measured: training and inference, from the device and the host."""
+"""The programs that are measured: training and inference, with images on the device or the host."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import mnistjax
 
 Phase = Literal["training", "inference"]
 Feed = Literal["device", "host"]
-Run = Callable[[], Any]  # Takes the steps of a stretch; returns what to wait for.
+Run = Callable[[], Any]  # Takes the steps of a stretch; returns arrays to wait for.
 
 IMAGE_SHAPE, CLASSES = (28, 28, 1), 10
-SCHEDULE_STEPS = 10_000  # How long the schedule is makes no difference to the speed.
-STRETCH = 12_800  # Images that one dispatch of a resident loop takes: long enough to be free.
+SCHEDULE_STEPS = 10_000  # The length of the schedule does not affect the speed.
+STRETCH = 12_800  # Images per call of a compiled loop, so that the cost of the call is negligible.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Case:
     """One recipe at one batch size.
 
     Attributes:
-        config: the recipe.
+        config: the settings of the recipe.
         model: its network, in the dtype that is measured.
         mesh: the devices.
         batch_size: images per step, on all devices together.
@@ -44,11 +44,11 @@ class Case:
 
     @property
     def steps(self) -> int:
-        """Steps of one stretch."""
+        """Number of steps in one stretch."""
         return max(1, min(STRETCH, len(self.split)) // self.batch_size)
 
     def place(self, tree: Any, *axes: str | None) -> Any:
-        """Puts arrays on the devices: whole on each, or divided along the axis named "devices"."""
+        """Puts arrays on the devices, replicated or sharded along the axis named "devices"."""
         return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec(*axes)))
 
     def resident(self) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -58,7 +58,7 @@ class Case:
         return images, labels, self.place(order[: self.steps], None, "devices")
 
     def stream(self) -> Iterator[mnistjax.Batch]:
-        """Yields shuffled full batches from the host, without end."""
+        """Yields shuffled full batches from the host indefinitely."""
         full = len(self.split) // self.batch_size
         for epoch in itertools.count():
             batches = mnistjax.data.stream_batches(
@@ -68,7 +68,7 @@ class Case:
                 yield self.place(batch, "devices")
 
     def train_step(self) -> tuple[Callable[..., Any], mnistjax.TrainState]:
-        """Returns the step of the recipe, and a state to begin with."""
+        """Returns the train step of the recipe, and the initial state."""
         optimizer = mnistjax.runs.build_optimizer(self.config, SCHEDULE_STEPS)
         state = mnistjax.create_train_state(
             self.model,
@@ -86,7 +86,7 @@ def _jit(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def training_on_device(case: Case) -> tuple[Run, float]:
-    """Compiles a stretch of steps over resident images; returns it, and compile seconds."""
+    """Compiles a stretch of steps over resident images; returns it and the compile seconds."""
     train_step, state = case.train_step()
     images, labels, order = case.resident()
     metrics = case.place(mnistjax.Metrics.empty(CLASSES))
@@ -106,7 +106,7 @@ def training_on_device(case: Case) -> tuple[Run, float]:
 
 
 def training_from_host(case: Case) -> tuple[Run, float]:
-    """Compiles one step, to be called with each batch."""
+    """Compiles one train step, which is called with each batch."""
     train_step, state = case.train_step()
     batches = case.stream()
     function = _jit(
@@ -135,7 +135,7 @@ def inference_on_device(case: Case) -> tuple[Run, float]:
 
 
 def inference_from_host(case: Case) -> tuple[Run, float]:
-    """Compiles the evaluation of one batch, to be called with each."""
+    """Compiles the evaluation of one batch, which is called with each batch."""
     variables = case.train_step()[1].variables
     batches = case.stream()
     function = _jit(mnistjax.make_eval_step(case.model))

@@ -1,13 +1,13 @@
-"""Seconds to a test accuracy of PyTorch's own MNIST example, for `time_to_accuracy.py` to beat.
+"""Seconds to a test accuracy in PyTorch's own MNIST example, to compare `time_to_accuracy.py` with.
 
     python benchmarks/pytorch_example.py --json benchmarks/results/pytorch_example.jsonl
 
 The network, optimizer and schedule are those of the MNIST example that PyTorch publishes: two 3x3
 convolutions of 32 and 64 channels, max pooling, dropout, a dense layer of 128; Adadelta with a
-learning rate of 1 that shrinks by a factor of 0.7 per epoch; batches of 64, images normalized. Its
-data loader is left out in its favor: tensors lie in memory. Test images are evaluated after every
-epoch, as in the example, and that time is not counted; a seed ends when the target is reached, or
-after 14 epochs.
+learning rate of 1 that decays by a factor of 0.7 per epoch; batches of 64, images normalized. Its
+data loader is omitted in its favor: the tensors are in memory. Test images are evaluated after
+every epoch, as in the example, and that time is not counted; a seed ends when the target is
+reached, or after 14 epochs.
 """
 
 import dataclasses
@@ -53,16 +53,16 @@ def make_network() -> Any:
 
 
 def tensors(split: mnistjax.Split) -> tuple[Any, Any]:
-    """Returns normalized images float32 [N, 1, 28, 28] and labels [N]."""
+    """Returns normalized images, float32 [N, 1, 28, 28], and labels, int64 [N]."""
     import torch
 
     images = torch.from_numpy(split.images.copy()).permute(0, 3, 1, 2).float() / 255
-    mean, deviation = 0.1307, 0.3081  # Those of MNIST's training pixels, as the example has them.
+    mean, deviation = 0.1307, 0.3081  # Of MNIST's training pixels, as in the example.
     return (images - mean) / deviation, torch.from_numpy(split.labels.copy()).long()
 
 
 def train(dataset: mnistjax.Dataset, seed: int, epochs: int) -> Iterator[tuple[float, float]]:
-    """Yields seconds of training so far and test accuracy, after each epoch."""
+    """Yields after each epoch the seconds of training so far and the test accuracy."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -90,7 +90,7 @@ def train(dataset: mnistjax.Dataset, seed: int, epochs: int) -> Iterator[tuple[f
 
 
 def make_row(seed: int, arguments: Arguments, dataset: mnistjax.Dataset) -> Row:
-    """Trains one seed until it reaches the target."""
+    """Trains with one seed until the target is reached, and returns the row."""
     epochs: list[tuple[float, float]] = []
     for epoch in train(dataset, seed, arguments.epochs):
         epochs.append(epoch)
@@ -122,7 +122,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 
 @one_line_errors
 def main(arguments: Arguments) -> None:
-    """Trains all seeds, prints a table and the median, and writes the file."""
+    """Trains with all seeds, prints a table and the median, and writes the file."""
     dataset = mnistjax.load_dataset("mnist", data_dir=arguments.data_dir)
     rows: list[Row] = []
     for seed in range(arguments.seeds):

@@ -1,8 +1,8 @@
 """Writes what is shown of the results in benchmarks/results: tables, the chart, `measured.json`.
 
-The tables are those of both READMEs; `mnistjax recipes` reads `measured.json`.
+    python benchmarks/readme.py
 
-python benchmarks/readme.py
+The tables are those of both READMEs; `mnistjax recipes` reads `measured.json`.
 """
 
 import collections
@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def summarize_accuracy(path: Path) -> dict[str, dict]:
-    """Returns what each recipe reached over its seeds, from the JSON lines of `path`.
+    """Summarizes the accuracy of each recipe over its seeds, from the JSON lines of `path`.
 
-    The command `mnistjax recipes` shows it; `mnistjax.cli.listing` says what it holds.
+    `mnistjax recipes` shows the result, which `mnistjax.cli.listing.read_measured` describes.
     """
     runs = collections.defaultdict(list)
     for line in path.read_text().splitlines():
@@ -48,7 +48,7 @@ def _spread(mean: float | None, deviation: float | None) -> str:
 
 
 def accuracy_table(measured: dict[str, dict]) -> str:
-    """Returns the Markdown table of what `summarize_accuracy` gave, one row per recipe."""
+    """Returns the Markdown table of what `summarize_accuracy` returned, one row per recipe."""
     lines = []
     for name, found in measured.items():
         recipe = mnistjax.runs.RECIPES[name]
@@ -62,13 +62,13 @@ def accuracy_table(measured: dict[str, dict]) -> str:
 
 
 def read_lines(folder: Path, benchmark: str) -> list[dict]:
-    """Returns the JSON lines of all files of a benchmark: `peers.jsonl`, `peers-gpu.jsonl` ..."""
+    """Returns the JSON lines of all files of a benchmark, for example `peers-gpu.jsonl`."""
     files = sorted(folder.glob(f"{benchmark}*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def throughput_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table of `throughput.py`: rows of recipe, device, dtype, batch."""
+    """Returns the Markdown table of `throughput.py`, per recipe, device, dtype and batch size."""
     groups: dict[tuple, dict] = {}
     keys = ("recipe", "device", "devices", "dtype", "batch_size_per_device")
     for row in rows:
@@ -92,7 +92,7 @@ def _rate(row: dict | None) -> str:
     return f"{row['images_per_second_per_device']:,.0f}" if row else ""
 
 
-# Within one such setting only the frameworks differ.
+# Rows that agree in these differ only in the framework.
 PEER_SETTING = ("network", "platform", "dtype", "batch_size")
 
 
@@ -119,7 +119,7 @@ def peers_table(rows: Iterable[dict]) -> str:
 
 
 def peers_summary_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table of `peers.py`: per setting, this library and the fastest."""
+    """Returns the Markdown table that compares this library with the fastest peer, per setting."""
     lines = []
     for (network, *setting), runs in sorted(_grouped(rows, *PEER_SETTING)):
         line = [f"`{network}`", *map(str, setting)]
@@ -143,10 +143,10 @@ _MEMORY = ("mnistjax", "pytorch-eager")
 
 
 def _against_the_fastest(rows: list[dict]) -> list[str]:
-    """Images/s here and in PyTorch, name and images/s of the fastest other, and the ratio to it."""
+    """Returns images/s here and in PyTorch, the fastest other with its images/s, and the ratio."""
     ours = next(row for row in rows if row["peer"] == row["reference"])
     others = [row for row in rows if row is not ours]
-    # The ratio is that of rounds in turn; the fastest is who comes closest in it.
+    # The fastest peer is the one with the smallest ratio, as rounds are compared one by one.
     fastest = min(others, key=lambda row: row["reference_is_faster_by"])
     pytorch = [_peer_rate(row) for row in others if row["peer"] == "pytorch-eager"]
     name = f"{fastest['peer']} {_peer_rate(fastest)}"
@@ -200,7 +200,7 @@ def _median(runs: list[dict], name: str) -> str:
 
 
 def _markdown(titles: Sequence[str], lines: Iterable[Sequence[str]], *, left: int) -> str:
-    """Returns a table whose first `left` columns are words and whose others are numbers."""
+    """Returns a table whose first `left` columns are left-aligned and the others right-aligned."""
     rules = ["---"] * left + ["---:"] * (len(titles) - left)
     heading = ["| " + " | ".join(titles) + " |", "|" + "|".join(rules) + "|"]
     return "\n".join([*heading, *("| " + " | ".join(line) + " |" for line in lines)])
@@ -240,14 +240,14 @@ def draw_speed_chart(rows: Iterable[dict], path: Path) -> None:
 
 
 def replace_section(text: str, name: str, content: str) -> str:
-    """Returns `text` with `content` between its comments `name: begin` and `name: end`."""
+    """Replaces the part of `text` between its comments `name: begin` and `name: end`."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     before, rest = text.split(begin)
     after = rest.split(end)[1]
     return f"{before}{begin}\n{content}\n\n{end}{after}"
 
 
-# For each section: the benchmark whose results it shows, and the function that does.
+# For each section: the benchmark whose results it shows, and the function that makes its table.
 SPEED_TABLES = {
     "throughput": ("throughput", throughput_table),
     "time_to_accuracy": ("time_to_accuracy", time_to_accuracy_table),
@@ -258,7 +258,7 @@ SPEED_TABLES = {
 
 
 def regenerate(text: str) -> str:
-    """Returns the text of a README with every table that it has made anew."""
+    """Returns the text of a README with all of its tables regenerated."""
     for name, (benchmark, make_table) in SPEED_TABLES.items():
         if f"<!-- {name}: begin -->" in text:
             text = replace_section(text, name, make_table(read_lines(RESULTS, benchmark)))
@@ -278,6 +278,6 @@ if __name__ == "__main__":
     for readme in READMES:
         readme.write_text(regenerate(readme.read_text()))
     if peers := read_lines(RESULTS, "peers"):
-        # The one batch size at which all networks were measured; all sizes would be a long chart.
+        # Only the batch size at which all networks were measured; with all sizes it would be long.
         peers = [row for row in peers if row["batch_size"] == 128]
         draw_speed_chart(peers, RESULTS / "peers.svg")

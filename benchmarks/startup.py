@@ -2,8 +2,8 @@
 
     python benchmarks/startup.py --json benchmarks/results/startup.jsonl
 
-A cold run finds no compiled program and no decoded data; a warm one finds those of the run before.
-Both find Python's bytecode, and files that the operating system may hold in memory.
+A cold run starts without compiled programs and decoded data; a warm run uses those of the previous
+run. Both use Python's bytecode and the file cache of the operating system.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ import mnistjax
 from mnistjax.cli import one_line_errors
 
 STAGES = ("interpreter", "import", "backend", "data", "compile", "first_step")
-STEPS = 8  # Enough for any schedule to be well formed; what comes after the first is not reported.
+STEPS = 8  # Enough for any schedule; only the first step is reported.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Arguments:
 
 
 def make_row(recipe: str, cache: str, run: Row) -> Row:
-    """Returns the line of a run, from what `run_once` gave."""
+    """Returns the row of a run, from what `run_once` returned."""
     seconds = {f"{stage}_seconds": run["stages"][stage] for stage in STAGES}
     return {
         "benchmark": "startup",
@@ -55,7 +55,7 @@ def make_row(recipe: str, cache: str, run: Row) -> Row:
 
 
 def summarize(rows: Sequence[Row]) -> Row:
-    """Returns the medians over runs of one recipe and cache, and the extremes of the total."""
+    """Returns medians over the runs of one recipe and cache, and the range of the total."""
     names = [f"{stage}_seconds" for stage in STAGES]
     totals = [row["total_seconds"] for row in rows]
     return {

@@ -4,7 +4,7 @@
 
 Everything is measured twice: with the images resident on the device and whole stretches of steps
 in one compiled loop (`device`), and with every batch sent from the host (`host`). Images are
-random: no measurement depends on their content. README.md says what the columns mean.
+random: no measurement depends on their content. README.md explains the columns.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Arguments:
 
 
 def time_steps(run: Run, steps: int, *, runs: int, seconds: float) -> list[float]:
-    """Returns the seconds per step of each timed run, after a warm-up that sets their length."""
+    """Returns the seconds per step of each timed run; a warm-up determines the length of runs."""
 
     def timed(repeats: int) -> float:
         begin = time.perf_counter()
@@ -75,8 +75,11 @@ def measure(case: Case, phase: Phase, feed: Feed, peak: float, arguments: Argume
         case: the recipe and the batch size.
         phase: training or inference.
         feed: where the images are.
-        peak: FLOP/s of one device in matrix products.
+        peak: peak FLOP/s of one device in matrix products.
         arguments: number and length of the runs.
+
+    Returns:
+        The row of the measurement.
     """
     run, compile_seconds = PROGRAMS[phase, feed](case)
     times = time_steps(run, case.steps, runs=arguments.runs, seconds=arguments.seconds)
@@ -126,14 +129,14 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 def make_case(
     config: mnistjax.TrainConfig, batch_size: int, split: mnistjax.Split, arguments: Arguments
 ) -> Case:
-    """Returns a recipe at `batch_size` images per device."""
+    """Returns the case of a recipe with `batch_size` images per device."""
     available = jax.devices()
     total = batch_size * arguments.devices
     if arguments.devices > len(available):
         raise mnistjax.errors.ConfigError(
             f"expected at most {len(available)} devices, found --devices {arguments.devices}"
         )
-    mnistjax.steps_per_epoch(len(split), total)  # Refuses batches larger than the data.
+    mnistjax.steps_per_epoch(len(split), total)  # Rejects batches larger than the data.
     mesh = Mesh(np.array(available[: arguments.devices]), ("devices",))
     model = mnistjax.create_model(config.model, dtype=jnp.dtype(arguments.dtype))
     return Case(config, model, mesh, total, split)

@@ -2,10 +2,11 @@
 
     python benchmarks/time_to_accuracy.py --json benchmarks/results/time_to_accuracy.jsonl
 
-Every seed trains a recipe to the end of its schedule in a process of its own, and is reported. The
-target is reached when the mean over the seeds is. Of MLPerf's rules those are kept that apply: the
-recipe is fixed before, nothing is chosen on the test images (they are looked at once, after the
-last step), data comes in a shuffled order that depends on the seed, and no run is left out.
+Each seed trains the recipe to the end of its schedule in a process of its own. The target is
+reached if the mean test accuracy over the seeds reaches it. The rules of MLPerf are followed where
+they apply: the recipe is fixed beforehand, nothing is selected by test accuracy (test images are
+evaluated once, after the last step), the order of the data depends on the seed, and every run is
+reported.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ class Arguments:
 
 
 def make_row(cache: str, target: float, run: Row) -> Row:
-    """Returns the line of a seed, from what `run_once` gave."""
+    """Returns the row of a seed, from what `run_once` returned."""
     result, stages = run["result"], run["stages"]
     kept = ("recipe", "dataset", "seed", "epochs", "steps", "batch_size", "parameters")
     return {
@@ -65,7 +66,7 @@ def make_row(cache: str, target: float, run: Row) -> Row:
 
 
 def summarize(rows: Sequence[Row]) -> Row:
-    """Summarizes all seeds; times that depend on the cache are summarized for each state of it."""
+    """Summarizes all seeds; times that depend on the cache are given for cold and warm runs."""
     accuracies = [row["test_accuracy"] for row in rows]
 
     def median(name: str, cache: str | None = None) -> float | None:
@@ -114,7 +115,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 
 @one_line_errors
 def main(arguments: Arguments) -> None:
-    """Trains all seeds, prints the table, and writes the file."""
+    """Trains with all seeds, prints the table, and writes the file."""
     recipe = mnistjax.get_recipe(arguments.recipe).replace(dataset=arguments.dataset)
     configs = [recipe.replace(seed=seed) for seed in range(arguments.seeds)]
     first = max(1, min(arguments.cold, arguments.seeds))

@@ -2,9 +2,9 @@
 
 Command:   python examples/compare_models.py
 Expected:  softmax 91.29 +- 0.12 %, mlp 94.56 +- 0.06 %, cnn 98.63 +- 0.08 %, cnn-bn 98.99 +- 0.07 %
-           on the test images of MNIST, after two epochs, over 3 seeds; see the tables it prints
-           for how certain the differences are. It takes a few minutes on two CPU cores, most of
-           them for cnn-bn.
+           on the test images of MNIST, after two epochs, over 3 seeds. The printed tables show
+           whether the differences are significant. It takes a few minutes on two CPU cores, most
+           of them for cnn-bn.
 
 Each network is trained as its recipe says, except for the number of epochs. Try `--epochs 5`,
 `--seeds 0 1 2 3 4`, `--models cnn speed` and `--help`.
@@ -20,7 +20,7 @@ from mnistjax.cli import one_line_errors, print_comparison
 
 @one_line_errors
 def main() -> None:
-    """Reads the flags and runs."""
+    """Parses the flags and compares the networks."""
     tyro.cli(compare_models)
 
 

@@ -1,12 +1,12 @@
 """Trains a convolutional network on MNIST, from pixels to test accuracy.
 
 Command:   python examples/train_cnn.py
-Expected:  99.42 +- 0.01 % on the test images (3 seeds), in 35 seconds on two CPU cores, 5 of which
-           compile; then about ten more for report.html, which shows what was learned.
+Expected:  99.42 +- 0.01 % on the test images (3 seeds), in 35 seconds on two CPU cores, 5 of them
+           for compilation; then about ten more for report.html, which shows what was learned.
 
-Every setting is a flag (`--epochs 3 --learning-rate 0.002`), and `--help` lists them. The data is
-looked for in `--data-dir`, MNISTJAX_DATA_DIR, and the folder of TensorFlow Datasets, and downloaded
-if it is in none of them.
+Every setting is a flag (`--epochs 3 --learning-rate 0.002`); `--help` lists them. The data is
+searched in `--data-dir`, MNISTJAX_DATA_DIR and the folder of TensorFlow Datasets, and downloaded if
+none of them has it.
 """
 
 import mnistjax
@@ -19,8 +19,8 @@ CONFIG = mnistjax.TrainConfig(
     optimizer="adam",
     learning_rate=4e-3,
     schedule="one-cycle",  # up, then down to zero: most of the accuracy comes at the end
-    # Each epoch shifts, rotates and scales every image a little, differently each time. It lets the
-    # network read pictures that were not made like MNIST's.
+    # Each epoch shifts, rotates and scales every image by small random amounts, so that the network
+    # also reads pictures that were not made like MNIST's.
     shift=2,
     rotate=10.0,
     scale=0.1,
@@ -30,7 +30,7 @@ CONFIG = mnistjax.TrainConfig(
 
 @one_line_errors
 def main() -> None:
-    """Loads the data, trains, and says what to do next."""
+    """Loads the data, trains, and prints what to do next."""
     arguments = parse_run_arguments(CONFIG)
     config = arguments.config
 
@@ -38,7 +38,7 @@ def main() -> None:
     dataset = mnistjax.load_dataset(config.dataset, data_dir=arguments.data_dir)
 
     # Splits off validation images, compiles whole epochs, trains, and measures on the test images.
-    # The callbacks draw a progress bar, and write report.html when everything else is on disk.
+    # The callbacks draw a progress bar, and write report.html after all other files.
     fitted = mnistjax.fit(
         config,
         dataset,

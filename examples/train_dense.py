@@ -1,4 +1,4 @@
-"""Trains a dense network on MNIST by hand: every part of the functional core, nothing hidden.
+"""Trains a dense network on MNIST with a training loop written by hand.
 
 Command:   python examples/train_dense.py
 Expected:  98.2 +- 0.1 % on the test images (3 seeds), in 6 seconds on two CPU cores.
@@ -18,19 +18,19 @@ EPOCHS, BATCH_SIZE, SEED = 10, 128, 0
 
 @one_line_errors
 def main() -> None:
-    """Trains, and prints one line per epoch."""
+    """Trains, printing one line per epoch, and evaluates on the test images."""
     dataset = mnistjax.load_dataset()
     print(f"dataset: {dataset.info.name} ({dataset.source})")
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
 
-    # A model is a pair of pure functions, init and apply; an optimizer is too.
+    # A model is a pair of pure functions, init and apply; an optimizer is init and update.
     model = mnistjax.create_model("mlp", features=(256,), dropout=0.2)
     steps = mnistjax.steps_per_epoch(len(images), BATCH_SIZE)
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, EPOCHS * steps))
     state_key, order_key = jax.random.split(jax.random.key(SEED))
     state = mnistjax.create_train_state(model, optimizer, jnp.zeros((1, 28, 28, 1)), key=state_key)
 
-    # One pure step; a loop over the batches of an epoch around it; one compilation of it all.
+    # A pure step, a loop of steps over the batches of an epoch, and one compilation of the loop.
     train_step = mnistjax.make_train_step(model, optimizer)
     train_epoch = jax.jit(mnistjax.make_epoch_fn(train_step), donate_argnums=0)
 

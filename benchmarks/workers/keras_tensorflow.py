@@ -1,6 +1,7 @@
 """Keras on TensorFlow: `compile` and `fit` on float32 arrays in memory.
 
-Variants: `fit` is Keras's own choice, `xla` compiles the step with XLA (`jit_compile=True`).
+Variants: `fit` lets Keras choose (`jit_compile="auto"`), `xla` compiles with XLA
+(`jit_compile=True`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from protocol import (
     serve,
 )
 
-STEPS_PER_CALL = 32  # Steps that TensorFlow takes between two looks of Python.
+STEPS_PER_CALL = 32  # Steps that TensorFlow takes per call from Python.
 
 
 def make_layer(layer: Layer) -> Any:
-    """Returns a layer."""
+    """Returns the Keras layer."""
     from keras import layers
 
     def batch_norm() -> Any:
@@ -43,13 +44,13 @@ def make_layer(layer: Layer) -> Any:
 
 
 def build(task: Task) -> Keras:
-    """Makes the peer."""
+    """Creates the peer."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     return Keras(task)
 
 
 class Keras:
-    """The peer; see `protocol.Peer`."""
+    """This framework as a `protocol.Peer`."""
 
     def __init__(self, task: Task) -> None:
         import keras
@@ -71,7 +72,7 @@ class Keras:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Returns what `protocol.Peer` asks for."""
+        """Returns the description; see `protocol.Peer`."""
         import keras
 
         trainable = self.network.trainable_weights
@@ -85,7 +86,7 @@ class Keras:
         }
 
     def train_epoch(self) -> None:
-        """Takes every training image once."""
+        """Trains on every training image once."""
         self.network.fit(
             self.images, self.labels, batch_size=self.task.batch_size, epochs=1, verbose=0
         )

@@ -1,8 +1,8 @@
-"""What all peers have in common: the task, the clock, and how they answer.
+"""Shared by all peers: the task, the timing, and the protocol.
 
-A peer is a process. It reads its task from a JSON file, says what it is, then waits: at each line
-of JSON on stdin it trains an epoch or classifies the test images, and answers with a line on
-stdout. The clock and the accuracy are kept here, so that they are the same for all.
+A peer is a process. It reads its task from a JSON file and prints a description of itself. For each
+line of JSON on stdin it then trains an epoch or classifies the test images, and answers with a line
+on stdout. Time and accuracy are measured here, in the same way for all peers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 LEARNING_RATE, EPSILON = 1e-3, 1e-8  # Adam; the other settings are the same everywhere.
 BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON = 0.99, 1e-3
 
-Layer = list[Any]  # A kind, and its numbers: ["conv", 32, 3, "valid"], ["relu"], ["dense", 10] ...
+Layer = list[Any]  # A kind and its arguments: ["conv", 32, 3, "valid"], ["relu"], ["dense", 10] ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Task:
         batch_size: images per step.
         eval_batch_size: test images at a time.
         dtype: "float32" or "bfloat16".
-        variant: how the framework is used; what its worker knows.
-        folder: holds train_images.npy (uint8 [N, H, W, 1], N a multiple of the batch size),
+        variant: how the framework is used, one of the variants of its worker.
+        folder: contains train_images.npy (uint8 [N, H, W, 1], N a multiple of the batch size),
             train_labels.npy (int32 [N]), and test_images.npy and test_labels.npy likewise.
-        seed: of parameters, order and dropout.
+        seed: seed of parameters, order and dropout.
     """
 
     layers: list[Layer]
@@ -69,19 +69,19 @@ class Peer(Protocol):
     """A network in a framework."""
 
     def describe(self) -> dict[str, Any]:
-        """Says what it is.
+        """Describes the peer.
 
         Returns:
-            `parameters` (trainable scalars), `packages` (whose versions matter), `platform`
-            ("cpu", "gpu" or "tpu"), `device` (its name, unless it is a CPU) and `how` (the choices
-            that were made).
+            `parameters` (number of trainable scalars), `packages` (names, to report their
+            versions), `platform` ("cpu", "gpu" or "tpu"), `device` (its name, unless it is a CPU)
+            and `how` (how the framework is used).
         """
 
     def train_epoch(self) -> None:
-        """Takes every training image once, in a new random order; returns when it is done."""
+        """Trains on every training image once, in a new random order, and waits for the device."""
 
     def classify(self) -> np.ndarray:
-        """Returns the predicted classes [N] of all test images, in their order."""
+        """Returns the predicted classes, int [N], of all test images in order."""
 
 
 def num_threads() -> int:
@@ -93,9 +93,9 @@ def serve(build: Callable[[Task], Peer]) -> None:
     """Runs a worker until its stdin ends.
 
     Args:
-        build: imports the framework and makes the peer.
+        build: imports the framework and creates the peer.
     """
-    # Frameworks print; what they print must not be taken for answers.
+    # What frameworks print must not be taken for answers.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     task = Task(**json.loads(Path(sys.argv[1]).read_text()))

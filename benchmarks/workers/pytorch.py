@@ -23,7 +23,7 @@ from protocol import (
 
 
 def make_layer(layer: Layer) -> Any:
-    """Returns a layer, whose number of inputs is settled by the first images that it sees."""
+    """Returns a lazy layer, which infers its number of inputs from the first batch."""
     from torch import nn
 
     makers: dict[str, Any] = {
@@ -40,12 +40,12 @@ def make_layer(layer: Layer) -> Any:
 
 
 def build(task: Task) -> PyTorch:
-    """Makes the peer."""
+    """Creates the peer."""
     return PyTorch(task)
 
 
 class PyTorch:
-    """The peer; see `protocol.Peer`."""
+    """This framework as a `protocol.Peer`."""
 
     def __init__(self, task: Task) -> None:
         import torch
@@ -84,7 +84,7 @@ class PyTorch:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Returns what `protocol.Peer` asks for."""
+        """Returns the description; see `protocol.Peer`."""
         import torch
 
         cuda = self.device.type == "cuda"
@@ -103,7 +103,7 @@ class PyTorch:
             torch.cuda.synchronize()
 
     def train_epoch(self) -> None:
-        """Takes every training image once."""
+        """Trains on every training image once."""
         import torch
 
         self.network.train()

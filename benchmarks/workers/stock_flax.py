@@ -1,6 +1,6 @@
-"""Flax as its examples have it: nn.Conv, nn.max_pool, TrainState, one jitted step.
+"""Flax as in its examples: nn.Conv, nn.max_pool, TrainState, one jitted step.
 
-Variants: `loop` calls the step from Python, `scan` compiles the epoch as a scan over the step.
+Variants: `loop` calls the step from Python, `scan` compiles an epoch as a `lax.scan` of steps.
 Images are float32 on the device; each step gathers its batch there.
 """
 
@@ -55,12 +55,12 @@ def make_network(layers: list[Layer], dtype: str) -> Any:
 
 
 def build(task: Task) -> StockFlax:
-    """Makes the peer."""
+    """Creates the peer."""
     return StockFlax(task)
 
 
 class StockFlax:
-    """The peer; see `protocol.Peer`."""
+    """This framework as a `protocol.Peer`."""
 
     def __init__(self, task: Task) -> None:
         import jax
@@ -88,7 +88,7 @@ class StockFlax:
         self.predict = jax.jit(_predict)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what `protocol.Peer` asks for."""
+        """Returns the description; see `protocol.Peer`."""
         import jax
 
         device = jax.devices()[0]
@@ -101,7 +101,7 @@ class StockFlax:
         }
 
     def train_epoch(self) -> None:
-        """Takes every training image once."""
+        """Trains on every training image once."""
         import jax
 
         self.key, key = jax.random.split(self.key)

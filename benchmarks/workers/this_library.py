@@ -1,4 +1,4 @@
-"""This library: whole epochs compiled, uint8 images resident on the device."""
+"""This library: compiled epochs, uint8 images resident on the device."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from protocol import EPSILON, LEARNING_RATE, Task, serve
 
 
 def build(task: Task) -> Library:
-    """Makes the peer."""
+    """Creates the peer."""
     return Library(task)
 
 
 class Library:
-    """The peer; see `protocol.Peer`."""
+    """This framework as a `protocol.Peer`."""
 
     def __init__(self, task: Task) -> None:
         import jax
@@ -50,7 +50,7 @@ class Library:
         self.classify_fn = jax.jit(classify, compiler_options=options)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what `protocol.Peer` asks for."""
+        """Returns the description; see `protocol.Peer`."""
         import jax
 
         import mnistjax
@@ -65,7 +65,7 @@ class Library:
         }
 
     def train_epoch(self) -> None:
-        """Takes every training image once."""
+        """Trains on every training image once."""
         import mnistjax
 
         images, labels = self.train

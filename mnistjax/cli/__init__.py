@@ -1,4 +1,4 @@
-"""The command `mnistjax`, and what training programs share with it."""
+"""The command `mnistjax`, and functions that training programs share with it."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Args:
         arguments: the words after `mnistjax`; those of the process if None.
+
+    Raises:
+        SystemExit: the command failed, was interrupted, or printed its help.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words:

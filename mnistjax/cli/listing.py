@@ -1,4 +1,4 @@
-"""Commands that list what there is."""
+"""Commands that list versions, data sets and recipes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def datasets() -> None:
 
 
 def recipes() -> None:
-    """List the recipes, and what each reaches on MNIST."""
+    """List the recipes and their accuracy on MNIST."""
     measured = read_measured()
     columns = ("recipe", "parameters", "epochs", "seeds", "test %", "seconds", "target %")
     table, networks = make_table(*columns, numbers_from=1), make_table("recipe", "network")
@@ -61,12 +61,13 @@ def recipes() -> None:
 
 
 def read_measured() -> dict[str, dict[str, Any]]:
-    """Reads what the recipes were measured to reach on MNIST, as `benchmarks/readme.py` wrote it.
+    """Reads the measured accuracies of the recipes on MNIST, which `benchmarks/readme.py` wrote.
 
     Returns:
-        For each recipe: `parameters`, `epochs`, `seeds` (how many), mean and standard deviation of
-        `test_accuracy` and `validation_accuracy` (None without validation images, or with one
-        seed), median `train_seconds`, `device` and `versions`.
+        For each recipe: `parameters`, `epochs`, `seeds` (their number), `test_accuracy` and
+        `validation_accuracy` (means; None without validation images), `test_accuracy_sd` and
+        `validation_accuracy_sd` (standard deviations; None also with one seed), `train_seconds`
+        (median), `device` and `versions`.
     """
     file = importlib.resources.files("mnistjax.runs") / "measured.json"
     return json.loads(file.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Commands that look at what runs have learned."""
+"""Commands that evaluate and compare runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mnistjax.atomic import atomic_path, write_text_atomically
 from mnistjax.cli.shell import make_table, show, writing
 from mnistjax.evaluation import CORRUPTIONS, Analysis, Calibration, Comparison, PairTest, Robustness
 
-# As many columns of counts as 80 characters hold.
+# More columns of counts would not fit into 80 characters.
 _MAX_CLASSES_SHOWN = 12
 _SIGNIFICANCE = 0.05
 
@@ -71,7 +71,11 @@ def _print_headline(analysis: Analysis) -> None:
 
 
 def print_tables(analysis: Analysis) -> None:
-    """Prints the metrics of the classes, their confusions, and the calibration."""
+    """Prints the metrics of every class, the confusions and the calibration.
+
+    Args:
+        analysis: what `mnistjax.analyze` returned.
+    """
     _print_classes(analysis)
     _print_confusions(analysis)
     _print_calibration(analysis.calibration)
@@ -124,7 +128,7 @@ def _print_robustness(rows: Sequence[Robustness]) -> None:
 
 
 def _metrics(analysis: Analysis, rows: Sequence[Robustness]) -> dict[str, Any]:
-    """Returns what stands in the JSON file; the empty bins of the calibration are null."""
+    """Returns the content of the JSON file; empty bins of the calibration become null."""
     names = analysis.class_names
     calibration = {
         name: value.tolist() if hasattr(value, "tolist") else value
@@ -173,7 +177,11 @@ def compare(
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Prints the tables of `mnistjax compare`."""
+    """Prints the tables of `mnistjax compare`.
+
+    Args:
+        comparison: what `mnistjax.compare_runs` returned.
+    """
     print(f"{comparison.dataset}, {comparison.count:,} test images")
     heads: tuple[str, ...] = ("recipe", "runs", "accuracy %", "sd", "parameters")
     table = make_table(*heads, "seconds", "images/s", numbers_from=1)
@@ -196,7 +204,7 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def _print_recipe_tests(pairs: Sequence[PairTest]) -> None:
-    """Prints Welch's tests."""
+    """Prints the results of Welch's tests."""
     if not pairs:
         return
     heads = ("first", "second", "difference", "95 % interval", "p", "adjusted p")
@@ -214,14 +222,14 @@ def _print_recipe_tests(pairs: Sequence[PairTest]) -> None:
 
 
 def _better(pair: PairTest) -> str:
-    """Returns which recipe is shown to be better, if any."""
+    """Returns which recipe is significantly better, if either is."""
     if pair.adjusted_p_value is None or pair.adjusted_p_value >= _SIGNIFICANCE:
         return "not shown"
     return "first" if pair.difference > 0 else "second"
 
 
 def _print_network_tests(pairs: Sequence[PairTest]) -> None:
-    """Prints McNemar's tests."""
+    """Prints the results of McNemar's tests."""
     heads = ("first", "second", "only first right", "only second right", "p", "adjusted p")
     table = make_table(*heads, numbers_from=2)
     for pair in pairs:

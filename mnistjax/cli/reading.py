@@ -35,18 +35,18 @@ def predict(
     csv: Path | None = None,
     output: Path | None = None,
 ) -> None:
-    """Say which digits pictures show: any format, size, rotation, light and ink.
+    """Predict which digits pictures show: any format, size, rotation, light and ink.
 
-    A line a picture: file, digit, probability, runner-up, and a warning where it looks like none.
-    The status is 1 if a file could not be used; the others are predicted all the same.
+    Print one line per picture: file, digit, probability, runner-up, and a warning if it may not
+    show a digit. The status is 1 if a file could not be used; the others are still predicted.
 
     Args:
         run: Run directory, or a weights file.
         images: Pictures of one digit each.
-        show: Where to write what the network saw: a PNG file, or a folder for one a picture.
+        show: Where to write the prepared images: a PNG file, or a folder for one PNG per picture.
         json: Print a JSON list instead.
         csv: Instead of pictures, Kaggle's test.csv (header pixel0,...,pixel783).
-        output: File for Kaggle's ImageId,Label of every row of it.
+        output: File for the labels of that CSV file, as Kaggle's ImageId,Label.
     """
     if (csv is None) != (output is None):
         raise ConfigError("--csv and --output go together: give both, or none")
@@ -70,7 +70,7 @@ def predict(
 def _prepare(
     images: tuple[Path, ...],
 ) -> tuple[list[Path], list[PreparedDigit], int]:
-    """Prepares the pictures that can be, and says on stderr what is wrong with each other one."""
+    """Prepares the pictures, and prints an error on stderr for each that cannot be used."""
     files, prepared = [], []
     for path in images:
         try:
@@ -85,11 +85,11 @@ def _prepare(
 def print_predictions(
     files: list[Path], predictions: Predictions, *, as_json: bool = False
 ) -> None:
-    """Prints a line a picture, or a JSON list.
+    """Prints one line per picture, or a JSON list.
 
     Args:
-        files: the pictures.
-        predictions: what the network said of them.
+        files: the paths of the pictures.
+        predictions: their predictions, in the same order.
         as_json: whether to print JSON.
     """
     described = [_describe(file, predictions, index) for index, file in enumerate(files)]
@@ -117,7 +117,7 @@ def _describe(file: Path, predictions: Predictions, index: int) -> dict[str, Any
 
 
 def _show_inputs(target: Path, files: list[Path], predictions: Predictions) -> None:
-    """Writes what the network saw, enlarged: all in one PNG file, or one a picture in a folder."""
+    """Writes the prepared images, enlarged: all in one PNG file, or one file each in a folder."""
     planes = [np.kron(image[..., 0], np.ones((8, 8), np.uint8)) for image in predictions.inputs]
     if target.suffix.lower() == ".png" and not target.is_dir():
         _write_png(target, np.hstack([np.pad(plane, 4, constant_values=96) for plane in planes]))
@@ -144,7 +144,7 @@ def read(
 ) -> None:
     """Read the digits of a photographed row or page: a postal code, a form, several lines.
 
-    A line a row: the digits, and the probability that all of them are right.
+    Print one line per row: the digits, and the probability that all of them are right.
 
     Args:
         run: Run directory, or a weights file.

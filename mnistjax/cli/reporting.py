@@ -1,4 +1,4 @@
-"""The command that shows a run."""
+"""The command that writes the report of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: tables, one-line errors and warnings, exit codes."""
+"""Shared by all commands: tables, one-line errors and warnings, exit codes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mnistjax.errors import ConfigError, MnistjaxError
 
 FLAG_STYLE = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
-INTERRUPTED = 130  # What a shell reports for a program that Ctrl-C ended.
+INTERRUPTED = 130  # The status that shells report for a program ended by Ctrl-C.
 
 
 def one_line_errors(main: Callable[..., None]) -> Callable[..., None]:
-    """Makes a program report errors and warnings of this package in one line each, on stderr.
+    """Decorates a program to print errors and warnings of this package as one line each, on stderr.
 
     Args:
         main: the entry point of the program.
 
     Returns:
-        The same, but that a `MnistjaxError` ends it with `error: ...` and status 1, Ctrl-C ends it
-        with status 130, and warnings logged by mnistjax appear as `warning: ...`. Other errors
-        pass through: they are mistakes in the program, and their traceback is needed.
+        The decorated program: a `MnistjaxError` ends it with `error: ...` and status 1, Ctrl-C ends
+        it with status 130, and warnings logged by mnistjax are printed as `warning: ...`. Other
+        exceptions are mistakes in the program and keep their traceback.
     """
 
     @functools.wraps(main)
@@ -70,7 +70,7 @@ def _one_line(text: str) -> str:
 
 @contextlib.contextmanager
 def writing(file: Path) -> Iterator[None]:
-    """Turns errors of the system, or of a drawing library, into a `ConfigError`.
+    """Converts errors of the operating system, or of a drawing library, to a `ConfigError`.
 
     Args:
         file: the file that the body writes.
@@ -91,8 +91,11 @@ def make_table(*columns: str, numbers_from: int | None = None) -> Table:
 
     Args:
         *columns: the column headings.
-        numbers_from: index of the first right-aligned column; all after it are too. None means
-            that every column is left-aligned.
+        numbers_from: index of the first of the right-aligned columns; if None, all columns are
+            left-aligned.
+
+    Returns:
+        The table, to which rows can be added.
     """
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
@@ -102,8 +105,8 @@ def make_table(*columns: str, numbers_from: int | None = None) -> Table:
 
 
 def show(table: Table, *, title: str = "") -> None:
-    """Prints a table; if it has a title, after an empty line and the title."""
+    """Prints a table; a title is printed above it, after an empty line."""
     if title:
         print(f"\n{title}")
-    # Names of classes may hold brackets, which are no markup here.
+    # Class names may contain brackets, which must not be taken for markup.
     Console(highlight=False, markup=False, emoji=False).print(table)

@@ -1,4 +1,4 @@
-"""The flags of a training program."""
+"""The command-line flags of a training program."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mnistjax.cli.shell import FLAG_STYLE
 
 @dataclasses.dataclass(frozen=True)
 class RunArguments:
-    """What a training program was asked for on its command line.
+    """The parsed command line of a training program.
 
     Attributes:
         config: the settings.
-        workdir: directory of the run.
+        workdir: the run directory.
         overwrite: whether a run that the directory already holds may be replaced.
         data_dir: folder of the data sets, or None for the default.
-        tensorboard: whether event files for TensorBoard are written too.
-        report: whether report.html and plots/*.png are written too.
+        tensorboard: whether to write event files for TensorBoard too.
+        report: whether to write report.html and plots/*.png too.
     """
 
     config: mnistjax.TrainConfig
@@ -38,21 +38,25 @@ class RunArguments:
     report: bool = True
 
     def callbacks(self) -> list[mnistjax.Callback]:
-        """Returns a progress bar, and those of TensorBoard and the report that were asked for.
+        """Returns a progress bar and, if chosen, the callbacks of TensorBoard and the report.
 
         Raises:
-            ConfigError: TensorBoard was asked for and is not installed.
+            ConfigError: TensorBoard was chosen but is not installed.
         """
         chosen: list[mnistjax.Callback] = [mnistjax.ProgressBar()]
         if self.tensorboard:
             chosen.append(mnistjax.TensorBoard())
         if self.report:
-            # Last: the others have said all that they have to say before it takes its seconds.
+            # Last, because it takes seconds and the output of the others should not wait for it.
             chosen.append(mnistjax.WriteReport(verbose=True))
         return chosen
 
     def run(self) -> mnistjax.FitResult:
-        """Loads the data set, trains with a progress bar, and writes the run directory."""
+        """Loads the data set, trains with a progress bar, and writes the run directory.
+
+        Returns:
+            What `mnistjax.fit` returned.
+        """
         callbacks = self.callbacks()
         dataset = mnistjax.load_dataset(self.config.dataset, data_dir=self.data_dir)
         return mnistjax.fit(
@@ -67,24 +71,30 @@ class RunArguments:
 def parse_run_arguments(
     default: mnistjax.TrainConfig, arguments: Sequence[str] | None = None
 ) -> RunArguments:
-    """Reads the flags of a training program: one for every setting, and those of `RunArguments`.
+    """Parses the flags of a training program: one per setting, and those of `RunArguments`.
 
     Args:
-        default: the settings that the flags change, unless `--recipe` names others.
+        default: the settings that the flags change, unless `--recipe` selects others.
         arguments: the words of the command line; those of the process if None.
 
+    Returns:
+        The parsed flags.
+
     Raises:
-        ConfigError: a setting is out of its bounds.
+        ConfigError: a setting is out of bounds.
         UnknownNameError: a recipe, model, optimizer or schedule does not exist.
     """
     return tyro.cli(train_command(default), args=arguments, config=FLAG_STYLE)
 
 
 def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
-    """Returns the command that trains, with a flag for every setting.
+    """Returns the command that trains, with one flag per setting.
 
     Args:
-        default: the settings that the flags change, unless `--recipe` names others.
+        default: the settings that the flags change, unless `--recipe` selects others.
+
+    Returns:
+        A function whose signature tyro turns into flags.
     """
 
     def train(
@@ -107,19 +117,19 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             report: Skip report.html and plots/*.png, which take some seconds.
         """
         config = _configure(default, settings)
-        # Milliseconds, for runs that are started together.
+        # With milliseconds, so that runs that start at the same time get different names.
         name = f"{config.recipe}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
         return RunArguments(
             config, workdir or Path("runs") / name, overwrite, data_dir, tensorboard, report
         )
 
-    # From this annotation tyro makes a flag per setting, and hands over those that were given.
+    # From this annotation tyro makes one flag per setting; it passes on only those that were given.
     train.__annotations__["settings"] = _settings_type(default)
     return train
 
 
 def _configure(default: mnistjax.TrainConfig, given: Mapping[str, Any]) -> mnistjax.TrainConfig:
-    """Returns the settings of the recipe, or the default ones, changed as the flags say."""
+    """Returns the settings of the recipe, or the default ones, changed by the flags."""
     recipe = given.get("recipe", default.recipe)
     base = default if recipe == default.recipe else mnistjax.get_recipe(recipe)
     config = base.replace(**given)
@@ -131,7 +141,7 @@ def _configure(default: mnistjax.TrainConfig, given: Mapping[str, Any]) -> mnist
 
 
 def _settings_type(default: mnistjax.TrainConfig) -> Any:
-    """Returns a `TypedDict` of all settings, each optional, with what tyro shows of it."""
+    """Returns a `TypedDict` of all settings, each optional and with the help that tyro shows."""
     hints = get_type_hints(mnistjax.TrainConfig, include_extras=True)
     described = _describe_settings()
     fields = {}
@@ -140,12 +150,12 @@ def _settings_type(default: mnistjax.TrainConfig) -> Any:
         flag = tyro.conf.arg(help=described[field.name], help_behavior_hint=shown)
         fields[field.name] = Annotated[hints[field.name], flag]
     # `total=False`: tyro leaves out what was not given, so that a recipe's own settings stay.
-    # mypy knows the functional form with literal names alone.
+    # mypy accepts the functional form only with literal names.
     return TypedDict("Settings", fields, total=False)  # type: ignore[operator]
 
 
 def _describe_settings() -> dict[str, str]:
-    """Returns the docstring of every setting, which Python itself keeps in the source alone."""
+    """Returns the docstrings of all settings, which Python keeps only in the source."""
     (definition,) = ast.parse(inspect.getsource(mnistjax.TrainConfig)).body
     assert isinstance(definition, ast.ClassDef)
     return {

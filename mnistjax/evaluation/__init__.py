@@ -1,4 +1,4 @@
-"""What a trained network has learned: metrics, robustness, a look inside, comparisons."""
+"""Evaluating trained networks: metrics, robustness, filters and saliency, comparison of runs."""
 
 from mnistjax.evaluation.analysis import Analysis as Analysis
 from mnistjax.evaluation.analysis import Calibration as Calibration

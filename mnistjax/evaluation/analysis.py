@@ -1,4 +1,4 @@
-"""What the logits of labeled images say: accuracy, classes, confusions, calibration, mistakes."""
+"""Metrics of logits: accuracy, metrics per class, confusions, calibration, mistakes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MAX_CONFUSIONS = 10
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How well one class is recognized; a quotient without a denominator counts as 0.
+    """Precision, recall and F1 of one class; a ratio whose denominator is 0 counts as 0.
 
     Attributes:
         name: name of the class.
-        precision: share of its predictions that are right, TP / (TP + FP).
-        recall: share of its images that are predicted so, TP / (TP + FN).
-        f1: harmonic mean of the two, 2 TP / (2 TP + FP + FN).
-        support: number of its images.
+        precision: fraction of the predictions of this class that are right, TP / (TP + FP).
+        recall: fraction of the images of this class that are predicted so, TP / (TP + FN).
+        f1: harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN).
+        support: number of images of this class.
     """
 
     name: str
@@ -39,7 +39,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of one class that were taken for another.
+    """How many images of one class were predicted to be of another.
 
     Attributes:
         true: index of the true class.
@@ -54,7 +54,7 @@ class Confusion:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """How far confidence agrees with accuracy: a reliability curve over B equal bins.
+    """How closely confidence matches accuracy: a reliability curve over B bins of equal width.
 
     The expected calibration error is the sum over the bins of n_b / N |accuracy_b - confidence_b|
     (Guo et al., 2017, https://arxiv.org/abs/1706.04599).
@@ -63,7 +63,7 @@ class Calibration:
         edges: float64 [B + 1], from 0 to 1; a bin includes its upper edge.
         counts: int64 [B], images per bin, n_b.
         confidence: float64 [B], mean probability of the predicted class; NaN in an empty bin.
-        accuracy: float64 [B], share of right predictions; NaN in an empty bin.
+        accuracy: float64 [B], fraction of right predictions; NaN in an empty bin.
         ece: the expected calibration error.
     """
 
@@ -76,23 +76,24 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """Everything that the logits of N labeled images say about a network.
+    """The metrics of a network on N labeled images, computed from its logits.
 
     Attributes:
         class_names: a name for each of the K classes.
         labels: int32 [N].
         probabilities: float32 [N, K], the softmax of the logits.
         predictions: int64 [N], the class of the largest logit of each image.
-        accuracy: share of right predictions.
+        accuracy: fraction of right predictions.
         interval: its 95 % confidence interval (Wilson's score interval).
         loss: mean cross-entropy in nats.
-        confusion: int64 [K, K], images by true class (row) and predicted class (column).
+        confusion: int64 [K, K], number of images per true class (row) and predicted class
+            (column).
         classes: the metrics of each class.
-        top_confusions: at most ten pairs of classes, the most frequent first.
+        top_confusions: the most frequent confusions, at most ten, in descending order.
         calibration: the reliability curve.
         accuracy_without_label_errors: accuracy without the images whose labels are known to be
-            wrong; None where there are none, or no others.
-        count_without_label_errors: number of the images that are left, or None.
+            wrong; None if there are no such images, or only such images.
+        count_without_label_errors: number of the remaining images, or None likewise.
     """
 
     class_names: tuple[str, ...]
@@ -126,20 +127,22 @@ def analyze(
 ) -> Analysis:
     """Analyzes a network on all test images of a data set.
 
-    Accuracy, loss and confusion matrix are exactly those of `evaluate(trained, dataset.test)`.
+    Accuracy, loss and confusion matrix equal those of `evaluate(trained, dataset.test)` exactly.
 
     Args:
         trained: the network.
-        dataset: the data set; it may be another one of the same kind as the network was trained on.
+        dataset: the data set that the network was trained on, or another one with as many classes
+            and the same image shape.
         batch_size: images per call of the compiled program.
 
     Returns:
-        All metrics; label errors of MNIST are found and counted apart.
+        All metrics. Known label errors of MNIST are found, and the accuracy without them is
+        given as well.
 
     Raises:
-        ConfigError: the data set has other classes, or images of another shape, than the network;
-            or `batch_size` is less than 1.
-        DataFormatError: the network gives a logit that is not finite.
+        ConfigError: the number of classes or the image shape of the data set differs from that of
+            the network, or `batch_size` is less than 1.
+        DataFormatError: a logit is not finite.
 
     >>> import mnistjax
     >>> digits = mnistjax.load_dataset("digits")
@@ -163,18 +166,18 @@ def analyze_logits(
     """Analyzes logits of labeled images.
 
     Args:
-        logits: float [N, K], as `predict_logits` gives them; N is at least 1.
+        logits: float [N, K], as `predict_logits` returns them; N is at least 1.
         labels: int [N], 0 to K - 1.
-        info: the data set, for the K names of its classes.
-        label_errors: indices of images whose labels are known to be wrong, as `find_label_errors`
-            finds them.
+        info: the data set, which has the names of the K classes.
+        label_errors: indices of the images whose labels are known to be wrong, as
+            `find_label_errors` returns them.
 
     Returns:
         All metrics.
 
     Raises:
-        DataFormatError: the arrays do not belong together, hold no image, or a value that is not
-            finite.
+        DataFormatError: the shapes do not match, there is no image, a label is out of range, or a
+            logit is not finite.
 
     >>> info = DatasetInfo("pets", 2, ("cat", "dog"))
     >>> logits = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
@@ -185,7 +188,7 @@ def analyze_logits(
     from scipy.special import softmax
 
     _check(logits, labels, info)
-    # The dtypes of the compiled program, so that there is one argmax.
+    # The dtypes of the compiled program, so that every argmax sees the same values.
     logits, labels = np.asarray(logits, np.float32), np.asarray(labels, np.int32)
     metrics = measure_logits(logits, labels)
     summary = metrics.summary()
@@ -231,19 +234,19 @@ def _check(logits: np.ndarray, labels: np.ndarray, info: DatasetInfo) -> None:
 
 
 def wilson_interval(correct: int, count: int) -> tuple[float, float]:
-    """Computes the 95 % confidence interval of a share by Wilson's score method.
+    """Computes the 95 % confidence interval of a proportion by Wilson's score method.
 
-    With p = correct / count, n = count and z = 1.96 its ends are
+    With p = correct / count, n = count and z = 1.96 its bounds are
     (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n), which, unlike
     p +- z sqrt(p (1 - p) / n), stays within [0, 1] (Wilson, 1927,
     https://doi.org/10.1080/01621459.1927.10502953).
 
     Args:
-        correct: how many were right, 0 to `count`.
-        count: of how many, at least 1.
+        correct: number of right predictions, 0 to `count`.
+        count: number of predictions, at least 1.
 
     Returns:
-        The lower and the upper end.
+        The lower and the upper bound.
 
     >>> low, high = wilson_interval(9_900, 10_000)
     >>> round(low, 4), round(high, 4)
@@ -281,15 +284,18 @@ def _top_confusions(confusion: np.ndarray) -> tuple[Confusion, ...]:
 
 
 def calibrate(confidences: np.ndarray, correct: np.ndarray, *, bins: int = _BINS) -> Calibration:
-    """Compares confidence with accuracy, bin by bin (https://arxiv.org/abs/1706.04599).
+    """Computes the reliability curve and the expected calibration error; see `Calibration`.
 
     Args:
         confidences: float [N], probability of the predicted class, from 0 to 1.
         correct: bool [N], whether the prediction was right.
-        bins: number of equal bins over [0, 1].
+        bins: number of bins of equal width over [0, 1].
 
     Returns:
         The reliability curve and its expected calibration error.
+
+    >>> round(calibrate(np.array([0.9, 0.8]), np.array([True, False])).ece, 3)
+    0.45
     """
     edges = np.linspace(0, 1, bins + 1)
     bin_of = np.digitize(confidences, edges[1:-1], right=True)

@@ -1,4 +1,4 @@
-"""Runs side by side: accuracy over seeds, cost, and whether a difference can be chance."""
+"""Comparing runs: accuracy over seeds, cost, and tests of the differences."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class ComparisonRow:
     """The runs of one recipe, over their seeds.
 
     Attributes:
-        name: the recipe; the model where there is none. Settings that tell it from another recipe
-            of the same name follow in brackets.
+        name: the recipe, or the model if there is no recipe. Settings that distinguish it from
+            another recipe of the same name follow in parentheses.
         accuracies: test accuracy of each run, in [0, 1], in the order given.
         mean: their mean.
         sd: their standard deviation (n - 1 in the denominator); NaN for a single run.
-        parameters: number of scalars of the network, running statistics included.
-        train_seconds: mean time of training, compilation excluded, in seconds.
-        images_per_second: mean speed of training.
+        parameters: number of scalars in the network, including batch statistics.
+        train_seconds: mean training time in seconds, without compilation.
+        images_per_second: mean training speed.
     """
 
     name: str
@@ -43,22 +43,22 @@ class ComparisonRow:
 
 @dataclasses.dataclass(frozen=True)
 class PairTest:
-    """Whether two recipes, or two networks, differ by more than chance.
+    """A test of whether two recipes, or two networks, differ by more than chance.
 
-    With several runs of each recipe it is Welch's test of their mean accuracies, which says
-    something about the recipes. With one run of each it is McNemar's test, which says something
-    about these two networks alone.
+    With several runs of each recipe it is Welch's test of their mean accuracies, which compares
+    the recipes. With one run of each it is McNemar's test, which compares only these two
+    networks.
 
     Attributes:
-        first: name of the one, as in its `ComparisonRow`.
-        second: name of the other.
+        first: name of the first recipe, as in its `ComparisonRow`.
+        second: name of the second recipe.
         difference: mean accuracy of the first minus that of the second.
-        interval: 95 % confidence interval of the difference of the recipes' mean accuracies; None
+        interval: 95 % confidence interval of the difference between the mean accuracies; None
             without Welch's test.
-        p_value: that of the test; None without a test.
-        adjusted_p_value: the same after Holm's correction over all pairs that were tested.
-        mcnemar: McNemar's test of the two networks, where each recipe has one run.
-        reason: why there is no test; empty where there is one.
+        p_value: p-value of the test; None without a test.
+        adjusted_p_value: the p-value after Holm's correction over all pairs that were tested.
+        mcnemar: McNemar's test of the two networks, if each recipe has one run.
+        reason: why there is no test; empty if there is one.
     """
 
     first: str
@@ -73,7 +73,7 @@ class PairTest:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What `compare_runs` found.
+    """The result of `compare_runs`.
 
     Attributes:
         dataset: name of the data set of all runs.
@@ -100,7 +100,7 @@ class _Run:
 
     @property
     def settings(self) -> TrainConfig:
-        """What its runs over several seeds have in common."""
+        """The settings that all runs of one recipe share."""
         return self.trained.config.replace(seed=0, dataset=self.dataset)
 
     def number(self, field: str) -> float:
@@ -117,26 +117,28 @@ def compare_runs(
 ) -> Comparison:
     """Compares finished runs on one data set, recipe by recipe.
 
-    Runs belong to one recipe where all their settings but the seed are equal. Accuracy, size and
-    time are those of each `result.json`.
+    Runs belong to the same recipe if all their settings except the seed are equal. Accuracy, size
+    and time are read from each `result.json`.
 
-    Two recipes with at least two runs each are compared by Welch's test of their mean accuracies,
-    two with one run each by McNemar's test of their networks, which are applied to the test images
-    anew. All p-values are also given with Holm's correction for the number of pairs.
+    Two recipes with at least two runs each are compared by Welch's test of their mean accuracies.
+    Two recipes with one run each are compared by McNemar's test of their networks, whose
+    predictions on the test images are computed again. All p-values are also given with Holm's
+    correction for the number of pairs. See `welch`, `mcnemar` and `adjust_p_values`.
 
     Args:
-        runs: run directories, at least one. The runs of one recipe should differ in their seed: a
-            run that is counted twice makes the spread look smaller than it is.
-        data_dir: folder of the data sets; see `load_dataset`. It is read for McNemar's test alone.
+        runs: run directories, at least one. The runs of one recipe should differ in their seed:
+            counting the same run twice makes the spread look smaller than it is.
+        data_dir: folder of the data sets; see `load_dataset`. Only McNemar's test reads it.
 
     Returns:
-        A row per recipe, and the test of each pair of recipes.
+        One row per recipe, and one test per pair of recipes.
 
     Raises:
-        RunError: a path is no directory of a finished run or is given twice, the runs are on
-            different data sets, or the data set is no longer the one of a run.
+        RunError: there is no path, a path is not the directory of a finished run or is given
+            twice, a `result.json` lacks a number, the runs are on different data sets, or the test
+            images are no longer those of a run.
         RunNotFoundError: a run has no weights.
-        DatasetNotFoundError: the data set cannot be had.
+        DatasetNotFoundError: the data set cannot be found or downloaded.
     """
     loaded = _load(runs)
     groups: dict[TrainConfig, list[_Run]] = {}
@@ -157,7 +159,7 @@ def _single_runs_correct(
     groups: Sequence[Sequence[_Run]],
     data_dir: str | os.PathLike[str] | None,
 ) -> dict[str, np.ndarray]:
-    """Returns which test images the network of each recipe with a single run gets right."""
+    """Returns, for each recipe with a single run, which test images its network gets right."""
     single = {name: runs[0] for name, runs in zip(names, groups, strict=True) if len(runs) == 1}
     if len(single) < 2:
         return {}
@@ -192,7 +194,7 @@ def _test_pair(
 
 
 def _adjust(pairs: Sequence[PairTest]) -> tuple[PairTest, ...]:
-    """Adds Holm's correction over all pairs that were tested."""
+    """Adds the p-values after Holm's correction over all pairs that were tested."""
     p_values = [pair.p_value for pair in pairs if pair.p_value is not None]
     adjusted = iter(adjust_p_values(p_values))
     return tuple(
@@ -211,7 +213,7 @@ def _load(runs: Sequence[str | os.PathLike[str]]) -> list[_Run]:
             raise RunError(f"expected the directory of a run, found the file {path}")
         if places.count(place) > 1:
             raise RunError(f"expected different runs, found {path} twice")
-    # What is missing is said before the slow part.
+    # All results are read first, so that a missing one is reported before weights are loaded.
     results = [read_result(path) for path in paths]
     loaded = [
         _Run(path, load_weights(path), result) for path, result in zip(paths, results, strict=True)

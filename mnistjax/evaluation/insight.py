@@ -1,4 +1,4 @@
-"""A look inside a network: first-layer filters, saliency, features of the last hidden layer."""
+"""Inspecting a network: first-layer filters, saliency, features of the last hidden layer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mnistjax.training import in_batches, scale_pixels
 
 PROJECTIONS = ("pca", "tsne")
 _TSNE_COLUMNS = 50
-_BATCH_SIZE = 100  # A handful of images is what is usually looked at.
+_BATCH_SIZE = 100  # Usually only a few images are inspected.
 
 
 def first_layer_filters(trained: TrainedModel) -> np.ndarray:
@@ -27,10 +27,10 @@ def first_layer_filters(trained: TrainedModel) -> np.ndarray:
 
     Returns:
         float32 [n, h, w]: the kernels of the first convolution, or the columns of the first dense
-        layer in the shape of an image; averaged over the channels of the image.
+        layer reshaped to images; averaged over the input channels.
 
     Raises:
-        ConfigError: no layer has weights that fit the images of the network.
+        ConfigError: no layer has weights that match the image shape.
 
     >>> import mnistjax
     >>> digits = mnistjax.load_dataset("digits")
@@ -61,23 +61,29 @@ def saliency(
     *,
     batch_size: int = _BATCH_SIZE,
 ) -> np.ndarray:
-    """Computes how the logit of a class changes with each pixel, d logit_c / d pixel.
+    """Computes the gradient of the logit of a class with respect to each pixel.
 
-    This is the image-specific class saliency of Simonyan et al. (2014,
-    https://arxiv.org/abs/1312.6034), with its sign.
+    This is the image-specific class saliency d logit_c / d pixel of Simonyan et al. (2014,
+    https://arxiv.org/abs/1312.6034), with its sign kept.
 
     Args:
         trained: the network.
-        images: uint8 [N, H, W, C], or float in [0, 1].
-        classes: int [N], the class whose logit is looked at, one per image.
+        images: uint8 [N, H, W, C], or float [N, H, W, C] with pixels in [0, 1].
+        classes: int [N], for each image the class whose logit is differentiated.
         batch_size: images per call of the compiled program.
 
     Returns:
-        float32 [N, H, W]: the gradient of the logit by the pixel in [0, 1], summed over the
-        channels.
+        float32 [N, H, W]: the gradient with respect to pixels in [0, 1], summed over the channels.
 
     Raises:
         ConfigError: `batch_size` is less than 1.
+
+    >>> import mnistjax
+    >>> images = np.zeros((2, 28, 28, 1), np.uint8)
+    >>> model, info = mnistjax.create_model("softmax"), mnistjax.DatasetInfo("mine", 10)
+    >>> variables = model.init(jax.random.key(0), scale_pixels(images))
+    >>> saliency(TrainedModel(model, variables, info), images, np.array([3, 8])).shape
+    (2, 28, 28)
     """
     program = functools.partial(_jitted_saliency(trained.model), trained.variables)
     return in_batches(program, images, np.asarray(classes), batch_size=batch_size)
@@ -88,7 +94,7 @@ def _jitted_saliency(model: Model) -> jax.stages.Wrapped:
     def gradient(variables: Variables, images: jax.Array, classes: jax.Array) -> jax.Array:
         def chosen_logits(pixels: jax.Array) -> jax.Array:
             logits, _ = model.apply(variables, pixels)
-            # Each logit depends on its own image alone, so the sum's gradient holds them all.
+            # Each logit depends on its own image only, so one gradient of the sum gives all.
             return jnp.sum(jnp.take_along_axis(logits, classes[:, None], 1))
 
         return jnp.sum(jax.grad(chosen_logits)(scale_pixels(images)), -1)
@@ -99,11 +105,11 @@ def _jitted_saliency(model: Model) -> jax.stages.Wrapped:
 def hidden_features(
     trained: TrainedModel, images: np.ndarray, *, batch_size: int = _BATCH_SIZE
 ) -> np.ndarray:
-    """Computes the activations of the last hidden layer, from which the last layer decides.
+    """Computes the activations of the last hidden layer, the input of the last dense layer.
 
     Args:
-        trained: the network; its model needs the function `features`, which `from_linen` makes.
-        images: uint8 [N, H, W, C], or float in [0, 1].
+        trained: the network; its model needs the function `features`, which `from_linen` provides.
+        images: uint8 [N, H, W, C], or float [N, H, W, C] with pixels in [0, 1].
         batch_size: images per call of the compiled program.
 
     Returns:
@@ -111,6 +117,13 @@ def hidden_features(
 
     Raises:
         ConfigError: the model has no function `features`, or `batch_size` is less than 1.
+
+    >>> import mnistjax
+    >>> images = np.zeros((2, 28, 28, 1), np.uint8)
+    >>> model, info = mnistjax.create_model("mlp"), mnistjax.DatasetInfo("mine", 10)
+    >>> variables = model.init(jax.random.key(0), scale_pixels(images))
+    >>> hidden_features(TrainedModel(model, variables, info), images).shape
+    (2, 100)
     """
     if trained.model.features is None:
         raise ConfigError(
@@ -132,21 +145,21 @@ def _jitted_features(model: Model) -> jax.stages.Wrapped:
 def project_2d(
     features: np.ndarray, *, method: Literal["pca", "tsne"] = "pca", seed: int = 0
 ) -> np.ndarray:
-    """Lays features out in the plane, so that what is alike lies close together.
+    """Projects features to two dimensions, so that similar ones lie close together.
 
     Args:
         features: float [N, F], N and F at least 2 (N at least 4 for "tsne").
-        method: "pca", the two directions of largest variance; or "tsne", which keeps neighbors
-            together (van der Maaten and Hinton, 2008,
-            https://www.jmlr.org/papers/v9/vandermaaten08a.html) and takes a few seconds for a
-            thousand images.
-        seed: decides what the method draws.
+        method: "pca" projects onto the two directions of largest variance (Pearson, 1901,
+            https://doi.org/10.1080/14786440109462720); "tsne" keeps neighbors together (van der
+            Maaten and Hinton, 2008, https://www.jmlr.org/papers/v9/vandermaaten08a.html) and
+            takes a few seconds for a thousand images.
+        seed: seed of the random draws of the method.
 
     Returns:
         float [N, 2].
 
     Raises:
-        UnknownNameError: there is no such method.
+        UnknownNameError: `method` is neither "pca" nor "tsne".
         ConfigError: there are too few rows or columns.
 
     >>> points = project_2d(np.array([[0.0, 0, 0], [3, 4, 0], [6, 8, 0]]))
@@ -167,10 +180,10 @@ def project_2d(
         )
     if method == "pca":
         return PCA(2, random_state=seed).fit_transform(features)
-    # As its authors do: fewer columns first, which keeps the neighborhoods and saves time.
+    # As in the paper, PCA reduces the columns first: this keeps neighborhoods and saves time.
     columns = min(_TSNE_COLUMNS, *features.shape)
     reduced = PCA(columns, random_state=seed).fit_transform(features)
     perplexity = min(30.0, (len(features) - 1) / 3)
-    # Its threads wait for each other busily: where anything else runs too, ten times as long.
+    # Its threads spin while they wait: beside other busy programs, several take ten times as long.
     with threadpool_limits(1):
         return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)

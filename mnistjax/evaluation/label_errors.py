@@ -8,8 +8,8 @@ import numpy as np
 
 from mnistjax.data import Dataset
 
-# The labels of these fifteen MNIST test images are wrong. Where they stand depends on who stored
-# them, so they are known by their pixels (BLAKE2b of 8 bytes) and by the wrong label. In the order
+# The labels of these fifteen MNIST test images are wrong. Copies of MNIST differ in their order, so
+# the images are identified by their pixels (BLAKE2b of 8 bytes) and the wrong label. In the order
 # of the published files they are 947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651,
 # 6783, 8527, 9679 and 9729.
 _WRONG_LABELS = {
@@ -34,8 +34,8 @@ _WRONG_LABELS = {
 def find_label_errors(dataset: Dataset) -> tuple[int, ...]:
     """Finds the test images of MNIST whose labels are known to be wrong.
 
-    They are recognized by their pixels and their label: a copy of MNIST in another order gives the
-    same images, and one with corrected labels gives none.
+    They are identified by their pixels and their label: in a copy of MNIST in another order the
+    same images are found, and in one with corrected labels none.
 
     Args:
         dataset: any data set; its test split is searched.

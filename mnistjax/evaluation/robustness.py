@@ -1,4 +1,4 @@
-"""How much of its accuracy a network keeps on shifted, bent, noisy or inverted images."""
+"""Measuring the accuracy of a network on shifted, distorted, noisy or inverted images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH_SIZE = 100
 
 
 class CorruptFn(Protocol):
-    """A change of images by a strength; strength 0 changes nothing."""
+    """A function that corrupts images by a given strength; strength 0 changes nothing."""
 
     def __call__(self, images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
         """Maps float images [B, H, W, C] in [0, 1] to images of the same shape."""
@@ -31,11 +31,11 @@ class CorruptFn(Protocol):
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way to make images worse.
+    """A way to corrupt images, and the strengths to measure.
 
     Attributes:
         unit: unit of the strength.
-        strengths: the strengths that are measured, ascending.
+        strengths: the strengths that are measured, in ascending order.
         function: `(images, strength, *, key) -> images`.
     """
 
@@ -46,13 +46,13 @@ class Corruption:
 
 @dataclass(frozen=True)
 class Robustness:
-    """The accuracy that is left under one corruption at one strength.
+    """The accuracy under one corruption at one strength.
 
     Attributes:
         corruption: its name, a key of `CORRUPTIONS`, or "none".
-        strength: in `unit`s.
+        strength: how strong the corruption is, in units of `unit`.
         unit: unit of the strength; empty for "none".
-        accuracy: share of right predictions.
+        accuracy: fraction of right predictions.
         count: number of images.
     """
 
@@ -64,7 +64,7 @@ class Robustness:
 
 
 def _shift(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Shifts by `strength` pixels in a direction drawn for each image."""
+    """Shifts each image by `strength` pixels in a random direction."""
     angle = jax.random.uniform(key, (len(images),), maxval=2 * jnp.pi)
     shifts = strength * jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)
     still = jnp.zeros(len(images))
@@ -72,7 +72,7 @@ def _shift(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Arr
 
 
 def _rotate(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Rotates by `strength` degrees, to a side drawn for each image."""
+    """Rotates each image by `strength` degrees, clockwise or counterclockwise at random."""
     degrees = strength * jax.random.rademacher(key, (len(images),), jnp.float32)
     return affine(
         images,
@@ -83,7 +83,7 @@ def _rotate(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Ar
 
 
 def _scale(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Makes each image larger, or smaller, by `strength` percent, as drawn for it."""
+    """Enlarges or shrinks each image, at random, by `strength` percent."""
     sign = jax.random.rademacher(key, (len(images),), jnp.float32)
     return affine(
         images,
@@ -94,7 +94,7 @@ def _scale(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Arr
 
 
 def _blur(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Smooths by a Gaussian of standard deviation `strength` pixels."""
+    """Convolves with a Gaussian of standard deviation `strength` pixels."""
     del key
     sigma = jnp.maximum(strength, 1e-3)
     rows, columns = (gaussian_kernel(length, sigma) for length in images.shape[1:3])
@@ -107,20 +107,20 @@ def _noise(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Arr
 
 
 def _lose_contrast(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Pulls the pixels of each image towards their mean, by `strength` percent of the way."""
+    """Moves the pixels of each image toward their mean by `strength` percent."""
     del key
     mean = jnp.mean(images, (1, 2, 3), keepdims=True)
     return images + strength / 100 * (mean - images)
 
 
 def _invert(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Mixes each image with its negative; 100 percent is the negative."""
+    """Blends each image with its negative; at 100 percent only the negative remains."""
     del key
     return images + strength / 100 * (1 - 2 * images)
 
 
 def _bend(images: jax.Array, strength: jax.Array, *, key: jax.Array) -> jax.Array:
-    """Bends each image elastically, by `strength` pixels root mean square."""
+    """Distorts each image elastically by a root mean square of `strength` pixels."""
     return elastic(images, key=key, pixels=strength)
 
 
@@ -140,16 +140,16 @@ CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
 
 
 def corrupt(images: np.ndarray, name: str, strength: float, *, seed: int = 0) -> np.ndarray:
-    """Makes images worse.
+    """Corrupts images.
 
     Args:
         images: uint8 [N, H, W, C].
         name: a key of `CORRUPTIONS`.
-        strength: in the unit of the corruption; 0 changes nothing.
-        seed: decides directions, noise and bends, the same for every strength.
+        strength: how strong it is, in the unit of the corruption; 0 changes nothing.
+        seed: seed of the random directions, noise and distortions; the same for every strength.
 
     Returns:
-        uint8 [N, H, W, C]: the changed images, rounded to whole gray levels.
+        uint8 [N, H, W, C]: the corrupted images, rounded to integers.
 
     Raises:
         UnknownNameError: there is no corruption of this name.
@@ -162,7 +162,7 @@ def corrupt(images: np.ndarray, name: str, strength: float, *, seed: int = 0) ->
         raise UnknownNameError("corruption", name, CORRUPTIONS)
     key = jax.random.fold_in(jax.random.key(seed), list(CORRUPTIONS).index(name))
     program = functools.partial(_jitted_corruption(name), strength=np.float32(strength), key=key)
-    # Every image draws from its own number, so that the batch it falls into decides nothing.
+    # Each image has a key from its index, so that its result does not depend on the batch size.
     return in_batches(program, images, np.arange(len(images)), batch_size=_BATCH_SIZE)
 
 
@@ -191,16 +191,16 @@ def measure_robustness(
     Args:
         trained: the network.
         split: the images and their labels.
-        seed: decides the sample, directions, noise and bends; the same seed gives the same rows.
-        max_images: size of a stratified sample of the images that is drawn to measure on; all
-            images if None.
+        seed: seed of the sample and the corruptions; the same seed gives the same rows.
+        max_images: number of images to measure on, drawn as a stratified sample; all images if
+            None.
 
     Returns:
-        A row per corruption and strength; before them one without corruption, named "none".
+        First a row without corruption, named "none", then one per corruption and strength.
 
     Raises:
         ConfigError: `max_images` is less than 1.
-        DataFormatError: the images or labels do not fit the network; see `evaluate`.
+        DataFormatError: the images or labels do not match the network; see `evaluate`.
     """
     sample = draw_sample(split, max_images, seed=seed)
 

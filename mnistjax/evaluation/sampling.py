@@ -1,4 +1,4 @@
-"""A part of a split that stands for all of it."""
+"""Drawing a representative sample of a split."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from mnistjax.errors import ConfigError
 
 
 def draw_sample(split: Split, max_images: int | None, *, seed: int = 0) -> Split:
-    """Draws a stratified sample: images at random, from each class in proportion to its share.
+    """Draws a stratified random sample: each class keeps its share of the images.
 
-    A sample of the first images would not do: the first 5,000 test images of MNIST are harder than
-    the last 5,000.
+    The first images would not be representative: the first 5,000 test images of MNIST are harder
+    than the last 5,000.
 
     Args:
         split: the images and their labels.
-        max_images: the size of the sample, at least 1; all images if None or not fewer than there
-            are.
+        max_images: the size of the sample, at least 1; all images if None or larger than the split.
         seed: the same seed draws the same images.
 
     Returns:
-        The sample, in the order of `split`; the number of images of each class is its share of the
-        sample, rounded up or down.
+        The sample, in the order of `split`. The number of images of each class is proportional to
+        its share of the split, rounded up or down.
 
     Raises:
         ConfigError: `max_images` is less than 1.
@@ -39,7 +38,7 @@ def draw_sample(split: Split, max_images: int | None, *, seed: int = 0) -> Split
         raise ConfigError(f"max_images must be at least 1, found {max_images}")
     shuffled = np.random.default_rng(seed).permutation(count)
     by_class = shuffled[np.argsort(split.labels[shuffled], kind="stable")]
-    # Equal steps through the classes, one after another, take from each by its share.
+    # Equal steps through the images sorted by class take from each class in proportion.
     steps = (2 * np.arange(max_images) + 1) * count // (2 * max_images)
     chosen = np.sort(by_class[steps])
     return Split(split.images[chosen], split.labels[chosen])

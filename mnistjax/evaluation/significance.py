@@ -1,4 +1,4 @@
-"""Statistical tests: whether two networks, or two recipes, differ by more than chance."""
+"""Statistical tests of the difference between two networks, or between two recipes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ class McNemar:
     """McNemar's test of two networks on the same images.
 
     Attributes:
-        only_first: number of images that the first network alone gets right.
-        only_second: number of images that the second network alone gets right.
-        p_value: probability of so uneven a split, or a more uneven one, if both networks were
-            equally good.
+        only_first: number of images that only the first network gets right.
+        only_second: number of images that only the second network gets right.
+        p_value: probability of a split at least this uneven if both networks were equally good.
     """
 
     only_first: int
@@ -35,7 +34,7 @@ class Welch:
     Attributes:
         difference: mean of the first sample minus mean of the second.
         interval: the 95 % confidence interval of the difference of the true means.
-        p_value: probability of such a difference, or a larger one, if the true means were equal.
+        p_value: probability of a difference at least this large if the true means were equal.
     """
 
     difference: float
@@ -46,14 +45,15 @@ class Welch:
 def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> McNemar:
     """Tests whether two networks differ, by the images that only one of them gets right.
 
-    If both were equally good, each of these b + c images would fall to either network with
+    Let b and c be the numbers of images that only the first and only the second network gets right.
+    If both networks were equally good, each of these images would be in either group with
     probability 1/2. The p-value is that of the exact two-sided binomial test,
     `min(1, 2 P[X <= min(b, c)])` with X ~ Binomial(b + c, 1/2)
     (McNemar, 1947, https://doi.org/10.1007/BF02295996; for classifiers Dietterich, 1998,
     https://doi.org/10.1162/089976698300017197).
 
-    This says something of two networks, not of the recipes that trained them: two runs of one
-    recipe often differ. To compare recipes, train each with several seeds and use `welch`.
+    The test compares two networks, not the recipes that trained them: two runs of one recipe often
+    differ. To compare recipes, train each with several seeds and use `welch`.
 
     Args:
         first_correct: bool [N], whether the first network is right.
@@ -63,7 +63,7 @@ def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> McNemar:
         The counts b and c, and the p-value.
 
     Raises:
-        ValueError: the two are not equally long.
+        ValueError: the two arrays differ in shape.
 
     >>> mcnemar(np.array([True] * 6 + [False]), np.array([False] * 6 + [False]))
     McNemar(only_first=6, only_second=0, p_value=0.03125)
@@ -82,19 +82,19 @@ def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray) -> McNemar:
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Welch | None:
-    """Tests whether the means of two samples differ, whatever their variances.
+    """Tests whether the means of two samples differ, without assuming equal variances.
 
-    The statistic is t = (m1 - m2) / sqrt(s1^2 / n1 + s2^2 / n2), compared with Student's
-    distribution of the degrees of freedom of Welch and Satterthwaite (Welch, 1947,
-    https://doi.org/10.1093/biomet/34.1-2.28).
+    The statistic is t = (m1 - m2) / sqrt(s1^2 / n1 + s2^2 / n2), for means m, standard deviations s
+    and sizes n. It is compared with Student's t-distribution, whose degrees of freedom are those of
+    Welch and Satterthwaite (Welch, 1947, https://doi.org/10.1093/biomet/34.1-2.28).
 
     Args:
         first: values, for example the accuracies of one recipe over several seeds.
         second: values of the other recipe.
 
     Returns:
-        The difference, its interval and the p-value; None where the data do not say how much the
-        values vary: a sample has fewer than two values, or neither of them varies at all.
+        The difference, its interval and the p-value; None if the variances cannot be estimated:
+        a sample has fewer than two values, or the values of both are constant.
 
     >>> result = welch([0.97, 0.98, 0.99], [0.93, 0.95, 0.94])
     >>> round(result.difference, 3), round(result.p_value, 3)
@@ -105,7 +105,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Welch | None:
     if min(len(first), len(second)) < 2 or np.ptp(first) == np.ptp(second) == 0:
         return None
     with warnings.catch_warnings():
-        # One sample may be constant, which is what SciPy warns of.
+        # SciPy warns if one sample is constant, which is allowed here.
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
         test = ttest_ind(first, second, equal_var=False)
     low, high = test.confidence_interval(CONFIDENCE_LEVEL)
@@ -114,17 +114,17 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Welch | None:
 
 
 def adjust_p_values(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjusts p-values for their number, by Holm's method.
+    """Adjusts p-values for multiple testing by Holm's method.
 
     With p_(1) <= ... <= p_(m), the adjusted p_(i) is max over j <= i of min(1, (m - j + 1) p_(j)).
-    Calling those below 0.05 significant errs in at most 5 % of all tables, not of all pairs (Holm,
-    1979, https://www.jstor.org/stable/4615733).
+    If adjusted p-values below 0.05 are called significant, the probability of one or more false
+    positives among all m tests is at most 5 % (Holm, 1979, https://www.jstor.org/stable/4615733).
 
     Args:
-        p_values: any number of them, from 0 to 1.
+        p_values: any number of p-values, from 0 to 1.
 
     Returns:
-        The adjusted ones, in the order given.
+        The adjusted p-values, in the order given.
 
     >>> adjust_p_values([0.03, 0.01, 0.5])
     (0.06, 0.03, 0.5)

@@ -1,7 +1,7 @@
-"""Plots: each function returns a matplotlib figure, and `render_png` makes a PNG file of one.
+"""Plots: each function returns a matplotlib figure, and `render_png` renders one as a PNG file.
 
-No display is needed and matplotlib's settings stay as they are. The plots can be read in black and
-white and by the color-blind: what a color shows, a marker, a dash or a hatch shows as well.
+No display is needed, and matplotlib's global settings are not changed. The plots are legible in
+black and white and for color-blind readers: markers, dashes and hatches repeat what colors show.
 """
 
 from mnistjax.plots.charts import class_distribution as class_distribution

@@ -1,4 +1,4 @@
-"""Plots made of lines, bars and points: classes, learning, confusion, reliability, robustness."""
+"""Plots with axes: classes, learning curves, confusion matrix, reliability, robustness, points."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CURVES: Mapping[str, Mapping[str, Any]] = {
 
 @styled
 def class_distribution(dataset: Dataset) -> Figure:
-    """Draws how many training and test images each class has, as pairs of bars.
+    """Draws a bar chart of the number of training and test images per class.
 
     Args:
         dataset: the data set.
@@ -81,13 +81,17 @@ def class_distribution(dataset: Dataset) -> Figure:
 
 @styled
 def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draws loss and accuracy over the epochs, of training and, where there is any, validation.
+    """Draws loss and accuracy per epoch, for training and, if measured, for validation.
 
     Args:
-        history: a row of metrics per epoch, as in `trained.history`.
+        history: one row of metrics per epoch, as in `trained.history`.
 
     Returns:
         The figure.
+
+    >>> history = [{"epoch": 1.0, "train_loss": 0.3, "train_accuracy": 0.9}]
+    >>> [axes.get_ylabel() for axes in learning_curves(history).axes]
+    ['loss (cross-entropy)', 'accuracy in %']
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -112,7 +116,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def _scale_loss(axes: Axes) -> None:
-    """Makes the scale logarithmic where the losses span a factor of five."""
+    """Makes the scale logarithmic if the losses span more than a factor of five."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     values = np.concatenate([line.get_ydata() for line in axes.lines] or [np.ones(1)])
@@ -125,13 +129,14 @@ def _scale_loss(axes: Axes) -> None:
 
 @styled
 def confusion(analysis: Analysis) -> Figure:
-    """Draws the confusion matrix: how many images of each class were taken for which.
+    """Draws the confusion matrix: the number of images per true class and predicted class.
 
-    The shade counts mistakes; the diagonal, the right predictions, has no shade, as it would leave
-    none for the mistakes. With more than thirty classes the numbers are left out.
+    Cells are shaded by their number of mistakes. The diagonal, which counts the right predictions,
+    is not shaded: its large counts would hide the mistakes. With more than thirty classes the
+    numbers are omitted.
 
     Args:
-        analysis: what `analyze` gave.
+        analysis: what `analyze` returned.
 
     Returns:
         The figure.
@@ -177,10 +182,10 @@ def confusion(analysis: Analysis) -> Figure:
 
 @styled
 def reliability(analysis: Analysis) -> Figure:
-    """Draws accuracy against confidence, bin by bin, and how many images each bin holds.
+    """Draws a reliability diagram: accuracy against confidence, and the number of images per bin.
 
     Args:
-        analysis: what `analyze` gave.
+        analysis: what `analyze` returned.
 
     Returns:
         The figure.
@@ -215,13 +220,17 @@ def reliability(analysis: Analysis) -> Figure:
 
 @styled
 def robustness(rows: Sequence[Robustness]) -> Figure:
-    """Draws what accuracy is left as images get worse, one panel per corruption.
+    """Draws accuracy against the strength of each corruption, one panel per corruption.
 
     Args:
-        rows: what `measure_robustness` gave.
+        rows: what `measure_robustness` returned.
 
     Returns:
         The figure.
+
+    >>> rows = [Robustness("blur", strength, "pixels", 0.9, 100) for strength in (0.5, 1)]
+    >>> robustness(rows).axes[0].get_xlabel()
+    'pixels'
     """
     clean = next((row for row in rows if row.corruption == "none"), None)
     others = [row for row in rows if row.corruption != "none"]
@@ -249,12 +258,12 @@ def robustness(rows: Sequence[Robustness]) -> Figure:
 
 @styled
 def projection(points: np.ndarray, labels: np.ndarray, info: DatasetInfo) -> Figure:
-    """Draws images as points in the plane, each class with its own marker, shade and name.
+    """Draws images as points in the plane, with a marker, a shade and a name per class.
 
     Args:
-        points: float [N, 2], as `project_2d` gives them.
-        labels: int [N].
-        info: the data set, for its classes.
+        points: float [N, 2], as `project_2d` returns them.
+        labels: int [N], the classes of the images.
+        info: the data set, which has the names of the classes.
 
     Returns:
         The figure.
@@ -293,15 +302,19 @@ def projection(points: np.ndarray, labels: np.ndarray, info: DatasetInfo) -> Fig
 
 @styled
 def comparison(rows: Sequence[ComparisonRow]) -> Figure:
-    """Draws the test error of recipes side by side: mean, standard deviation, and every seed.
+    """Draws the test error per recipe: mean, standard deviation, and each seed as a point.
 
-    The bars show the error, not the accuracy, as bars have to start from zero.
+    The bars show errors rather than accuracies because bars have to start at zero.
 
     Args:
         rows: `compare_runs(...).rows`.
 
     Returns:
         The figure.
+
+    >>> row = ComparisonRow("mlp", (0.97, 0.98), 0.975, 0.007, 79_510, 5.0, 1e5)
+    >>> comparison([row]).axes[0].get_xlabel()
+    'test error in %'
     """
     if not rows:
         return draw_message("No run was compared")
@@ -323,6 +336,6 @@ def comparison(rows: Sequence[ComparisonRow]) -> Figure:
     axes.set(xlabel="test error in %", ylim=(len(rows) - 0.5, -0.5))
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    # Room for the numbers behind the bars.
+    # Room for the numbers to the right of the bars.
     axes.set_xlim(0, 1.3 * max(axes.get_xlim()[1], 0.1))
     return figure

@@ -25,13 +25,13 @@ _MAX_ROWS = 12
 
 @styled
 def samples(split: Split, info: DatasetInfo) -> Figure:
-    """Draws the first images of each class, dark on light, one row per class.
+    """Draws the first ten images of each class, dark on light, one row per class.
 
-    With more than twelve classes it is one image of each, with the name below.
+    With more than twelve classes, only one image of each is drawn, with its name below.
 
     Args:
-        split: the images; a class may have a few of them, or none.
-        info: the data set, for its classes.
+        split: the images; a class may have fewer than ten of them, or none.
+        info: the data set, which has the names of the classes.
 
     Returns:
         The figure.
@@ -48,7 +48,7 @@ def samples(split: Split, info: DatasetInfo) -> Figure:
         [names[label] for label, some in enumerate(found) for _ in some] if many else (),
         title=f"The first images of each class: {shorten(info.name, 40)}",
         columns=_COLUMNS,
-        # A class without an image leaves no hole among single images.
+        # Single images are placed without gaps, even if a class has no image.
         places=None if many else places,
         row_names=() if many else names,
     )
@@ -58,14 +58,14 @@ def samples(split: Split, info: DatasetInfo) -> Figure:
 def augmentation(
     split: Split, augment: Augment, *, seed: int, images: int = 6, variants: int = 9
 ) -> Figure:
-    """Draws images as they are, in the first column, and as training may see them.
+    """Draws images without augmentation, in the first column, and augmented versions beside them.
 
     Args:
-        split: the images; the first ones are shown.
-        augment: the random change, `(images, *, key) -> images`, of float images in [0, 1].
-        seed: decides what it draws.
-        images: how many images, each in its row.
-        variants: how many versions of each.
+        split: the images, of which the first ones are drawn.
+        augment: the augmentation, `(images, *, key) -> images`, of float images in [0, 1].
+        seed: seed of its random draws.
+        images: number of images, one per row.
+        variants: number of augmented versions per image.
 
     Returns:
         The figure.
@@ -87,9 +87,9 @@ def mistakes(analysis: Analysis, images: np.ndarray, *, max_images: int = 40) ->
     """Draws the most confident mistakes, each with true class, predicted class and confidence.
 
     Args:
-        analysis: what `analyze` gave for these images.
-        images: uint8 [N, H, W, C], the images that were analyzed, in their order.
-        max_images: the largest number of images shown.
+        analysis: what `analyze` returned for these images.
+        images: uint8 [N, H, W, C], the images that were analyzed, in the same order.
+        max_images: the largest number of images to draw.
 
     Returns:
         The figure.
@@ -124,14 +124,17 @@ def _caption(true: str, predicted: str, confidence: float) -> str:
 
 @styled
 def filters(weights: np.ndarray, *, max_filters: int = 64) -> Figure:
-    """Draws the weights of the first layer as images, all on one scale around zero.
+    """Draws the weights of the first layer as images, all on the same scale around zero.
 
     Args:
-        weights: float [N, h, w], as `first_layer_filters` gives them.
-        max_filters: the largest number of filters shown, the first ones.
+        weights: float [N, h, w], as `first_layer_filters` returns them.
+        max_filters: the largest number of filters to draw; further ones are omitted.
 
     Returns:
         The figure.
+
+    >>> filters(np.ones((4, 3, 3))).axes[0].texts[0].get_text()
+    'Weights of the first layer: 4 filters'
     """
     shown = weights[:max_filters]
     largest = float(np.abs(shown).max(initial=0)) or 1.0
@@ -148,13 +151,13 @@ def filters(weights: np.ndarray, *, max_filters: int = 64) -> Figure:
 
 @styled
 def saliency(images: np.ndarray, gradients: np.ndarray, names: Sequence[str]) -> Figure:
-    """Draws images, and below each how every pixel changes the score of a class.
+    """Draws images, and below each the gradient of the logit of a class per pixel.
 
     Args:
         images: uint8 [N, H, W, C].
-        gradients: float [N, H, W], as `mnistjax.evaluation.saliency` gives them; each is scaled to
-            its own largest value.
-        names: N names, of the classes whose logits were looked at.
+        gradients: float [N, H, W], as `mnistjax.evaluation.saliency` returns them; each is scaled
+            by its largest absolute value.
+        names: for each image the name of the class whose logit was differentiated.
 
     Returns:
         The figure.

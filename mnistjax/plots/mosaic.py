@@ -14,13 +14,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LETTERS = 7.5  # Points.
-_LINE = 1.25 * _LETTERS / 72  # Height of a line, and the rest too, in inches.
+# In inches: the height of a line, the width of a letter, and the layout.
+_LINE = 1.25 * _LETTERS / 72
 _LETTER = 0.62 * _LETTERS / 72
 _MARGIN, _TITLE, _KEY, _LARGEST = 0.08, 0.3, 0.5, 0.75
 
 
 def as_gray(images: np.ndarray) -> np.ndarray:
-    """Returns images uint8 [N, H, W, C] as float [N, H, W], 0 to 1, averaged over channels."""
+    """Averages uint8 images [N, H, W, C] over channels; returns float [N, H, W] in [0, 1]."""
     return images.mean(-1) / 255
 
 
@@ -36,18 +37,21 @@ def draw_mosaic(
     colormap: str = "Greys",
     key: tuple[str, str] | None = None,
 ) -> Figure:
-    """Draws a mosaic of images; its first axes are measured in inches.
+    """Draws images in a grid; the data coordinates of the first axes are inches.
 
     Args:
-        images: float [N, H, W], or [N, H, W, 4] where they are RGBA already.
-        captions: N texts, each of a few lines, or none at all.
+        images: float [N, H, W], or RGBA float [N, H, W, 4].
+        captions: N texts of one or more lines each, or none.
         title: a line above the images.
         columns: images per row.
-        places: the place of each image, counted along the rows; 0 to N - 1 if None.
-        row_names: a name for each row, or none; there are as many rows as names then.
+        places: the position of each image in the grid, in row-major order; 0 to N - 1 if None.
+        row_names: a name for each row, or none. If given, they determine the number of rows.
         limits: the values drawn in the first and in the last color of `colormap`.
         colormap: name of a matplotlib colormap.
-        key: what the two limits mean, for a color bar below.
+        key: labels of the two limits on a color bar below; no color bar if None.
+
+    Returns:
+        The figure.
     """
     height, width = images.shape[1:3]
     where = np.arange(len(images)) if places is None else np.asarray(places, int)
@@ -100,7 +104,7 @@ def _draw_image(
 
     (left, top), (height, width) = corner, scale * np.array(image.shape[:2])
     extent = (left, left + width, top + height, top)
-    # Not axes.imshow: it would bend the axes to the shape of each image.
+    # Not axes.imshow, which would change the aspect and limits of the axes for each image.
     drawn = AxesImage(axes, cmap=colormap, interpolation="nearest", extent=extent)
     drawn.set_data(image)
     drawn.set_clim(*limits)

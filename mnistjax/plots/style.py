@@ -1,4 +1,4 @@
-"""What all plots share: their style, and rendering to a PNG file."""
+"""The style of all plots, and rendering to a PNG file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 Arguments = ParamSpec("Arguments")
 
-# Inches; a column of text. At this width letters of 9 points stay legible on a phone.
+# In inches, the width of a column of text: letters of 9 points stay legible on a phone.
 WIDTH = 5.2
-# A dark and a light tone: told apart in gray, and with any kind of color vision.
+# A dark and a light tone, which differ in gray and for any kind of color vision.
 DARK, LIGHT, GRAY, FRAME = "#12355b", "#cf8a1d", "#5f6672", "#c9cdd4"
-SIGNED = "cividis"  # Blue, gray, yellow; in black and white from dark to light.
+SIGNED = "cividis"  # Blue, gray, yellow; from dark to light in black and white.
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -44,13 +44,13 @@ _STYLE = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4.5,
     "hatch.linewidth": 0.7,
-    # Names of classes and data sets are free text: a dollar sign in one opens no formula.
+    # Names of classes and data sets are free text: a dollar sign must not start a formula.
     "text.parse_math": False,
 }
 
 
 def styled(plot: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
-    """Draws a plot in the style of this module, whatever the caller's matplotlib settings are."""
+    """Decorates a plot so that it uses this style, whatever the matplotlib settings are."""
 
     @functools.wraps(plot)
     def draw(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
@@ -63,7 +63,7 @@ def styled(plot: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
 
 
 def new_figure(width: float = WIDTH, height: float = 3.2) -> Figure:
-    """Returns an empty figure, `width` by `height` inches, that belongs to no window."""
+    """Returns an empty figure of `width` by `height` inches, outside of pyplot."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -71,14 +71,14 @@ def new_figure(width: float = WIDTH, height: float = 3.2) -> Figure:
 
 
 def render_png(figure: Figure, *, dots_per_inch: int = 160) -> bytes:
-    """Renders a figure as the bytes of a PNG file; equal figures give equal bytes.
+    """Renders a figure as the content of a PNG file; equal figures give equal bytes.
 
     Args:
-        figure: what a plot of this package returned.
-        dots_per_inch: resolution; a figure is 5.2 inches wide or more.
+        figure: a figure that a function of `mnistjax.plots` returned.
+        dots_per_inch: resolution; figures are at least 5.2 inches wide.
 
     Returns:
-        The content of the file.
+        The bytes of the file.
 
     >>> from mnistjax import plots
     >>> history = [{"epoch": 1.0, "train_loss": 0.3, "train_accuracy": 0.9}]
@@ -89,20 +89,20 @@ def render_png(figure: Figure, *, dots_per_inch: int = 160) -> bytes:
 
     buffer = io.BytesIO()
     with warnings.catch_warnings(), style.context(_STYLE, after_reset=True):
-        # A class name in a script that the font lacks is drawn as boxes.
+        # Characters that the font lacks, for example in class names, are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="png", dpi=dots_per_inch)
     return buffer.getvalue()
 
 
 def shorten(name: str, length: int) -> str:
-    """Returns `name` in one line of at most `length` letters; an ellipsis stands for the rest."""
+    """Returns `name` as one line of at most `length` characters, cut with an ellipsis."""
     line = " ".join(name.split())
     return line if len(line) <= length else line[: length - 1].rstrip() + "…"
 
 
 def draw_message(text: str) -> Figure:
-    """Returns a figure with one sentence, why there is nothing to show."""
+    """Returns a figure that holds only a sentence, for when there is nothing to draw."""
     figure = new_figure(height=1.2)
     axes = figure.subplots()
     axes.set_axis_off()

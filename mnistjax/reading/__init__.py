@@ -1,4 +1,4 @@
-"""Pictures of digits: one digit per picture (`digit`), or rows of them on a page (`page`)."""
+"""Reading pictures of digits: one digit per picture (`digit`), or rows on a page (`page`)."""
 
 from mnistjax.reading.digit import Predictions as Predictions
 from mnistjax.reading.digit import PreparedDigit as PreparedDigit

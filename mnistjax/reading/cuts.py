@@ -1,4 +1,4 @@
-"""Cutting touching digits apart: the cuts through little ink, and the best choice among them."""
+"""Separating digits that touch: finding cuts through little ink, and choosing among them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# In heights of a digit.
-MAX_CUT = 0.4  # Ink that a cut may go through; a longer cut goes through a digit, not between two.
-CUT_STEP = 0.12  # Distance from one place to the next where a cut is looked for.
+# In units of the height of a digit.
+MAX_CUT = 0.4  # The most ink on a cut; with more, it goes through a digit, not between two.
+CUT_STEP = 0.12  # Distance between the columns near which cuts are searched.
 
 
 def find_strips(mask: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts a mask into strips wherever a cut from top to bottom goes through little ink.
+    """Cuts a mask into vertical strips, along paths that go through little ink.
 
     Args:
         mask: bool [h, w], digits that touch.
         height: of a digit, in pixels.
 
     Returns:
-        (strips, costs): int [h, w], the strip of each pixel of ink, counting from 1 at the left,
-        and 0 without ink; and float [number of strips + 1], the ink that each cut goes through in
-        heights of a digit. The first and the last cut are the edges of the mask and cost nothing.
+        (strips, costs): int [h, w], the number of the strip of each ink pixel, counting from 1 at
+        the left, and 0 where there is no ink; and float [number of strips + 1], the ink on each cut
+        in units of `height`. The first and the last cut are the edges of the mask and cost nothing.
     """
     middles = np.arange(0.2 * height, mask.shape[1] - 0.15 * height, CUT_STEP * height)
     seams = _seams(mask, middles, CUT_STEP * height)
@@ -32,7 +32,7 @@ def find_strips(mask: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray
     steps = np.zeros(mask.shape, int)
     np.add.at(steps, (row, seams), 1)
     number = np.cumsum(steps, axis=1)
-    # Strips without ink are dropped, and of the cuts on both sides of them the cheapest stays.
+    # Strips without ink are dropped, and only the cheapest of the cuts around them is kept.
     has_ink = np.bincount(number[mask], minlength=len(seams) + 1) > 0
     renumbered = np.cumsum(has_ink)
     cheapest = np.full(renumbered[-1] + 1, np.inf)
@@ -44,13 +44,13 @@ def find_strips(mask: np.ndarray, height: float) -> tuple[np.ndarray, np.ndarray
 def _seams(mask: np.ndarray, middles: np.ndarray, reach: float) -> np.ndarray:
     """Finds the path of least ink from top to bottom near each of K columns.
 
-    This is seam carving (Avidan and Shamir, 2007, https://doi.org/10.1145/1276377.1276390), by
-    dynamic programming over the rows of all K windows at once.
+    The paths are the seams of seam carving (Avidan and Shamir, 2007,
+    https://doi.org/10.1145/1276377.1276390), found by dynamic programming for all K at once.
 
     Args:
         mask: bool [h, w].
         middles: float [K], the columns.
-        reach: the distance from the middle at which a pixel costs as much as 1/20 of ink.
+        reach: the distance from the column at which a pixel costs 1/20 of what ink costs.
 
     Returns:
         int [K, h], the column of each path in each row.
@@ -75,15 +75,15 @@ def _seams(mask: np.ndarray, middles: np.ndarray, reach: float) -> np.ndarray:
 
 
 def best_path(scores: Mapping[tuple[int, int], float], costs: np.ndarray) -> list[tuple[int, int]]:
-    """Finds the path from the first cut to the last with the largest sum of scores less costs.
+    """Finds the path from the first cut to the last that maximizes scores minus costs.
 
     Args:
-        scores: the score of each step, by the two cuts that it leads from and to; the step from the
-            first to the last is among them.
+        scores: the score of each step, keyed by the cuts (from, to) that it connects; the step from
+            the first cut to the last is one of them.
         costs: float [K], the cost of each cut.
 
     Returns:
-        The steps, from left to right.
+        The steps of the path, from left to right.
 
     >>> best_path({(0, 2): -3.0, (0, 1): -1.0, (1, 2): -1.0}, np.zeros(3))
     [(0, 1), (1, 2)]

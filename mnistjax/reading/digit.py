@@ -1,7 +1,7 @@
 """Recognizing one digit per picture, from the file to the prediction, in the order of the steps.
 
-A picture is opened, reduced to gray, its strokes are found, checked and redrawn as an image in the
-format of MNIST, and the network predicts what it shows.
+A picture is opened and reduced to gray. Its strokes are found, checked and redrawn as an image in
+the format of MNIST, which the network classifies.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from mnistjax.reading.pictures import Picture, load_upright, picture_name
 from mnistjax.reading.planes import Box, bounding_box, crop, find_components, stroke_width
 from mnistjax.runs import TrainedModel
 
-# Outside of these a picture gets a warning.
-MIN_CLARITY = 4.0  # Standard deviations of the paper; noise has 2 to 3, digits 8 and more.
-MAX_SECOND = 0.2  # Of the ink, in the second largest component; the bar of a broken 5 has less.
+# Limits outside of which a picture gets a warning.
+MIN_CLARITY = 4.0  # In standard deviations of the paper; noise has 2 to 3, digits 8 and more.
+MAX_SECOND = 0.2  # Fraction of ink in the second largest component; the bar of a broken 5 has less.
 MAX_COMPONENTS = 4  # A broken digit has up to 3.
-MAX_STROKE = 6.5  # Pixels in the box of 20; 99 % of thick digits are below 5.9.
+MAX_STROKE = 6.5  # In pixels of the 20x20 box; 99 % of thick digits are below 5.9.
 MIN_CONFIDENCE = 0.9
 
 
@@ -49,7 +49,7 @@ class Predictions:
     Attributes:
         probabilities: float32 [N, num_classes]; each row sums to 1.
         class_names: the names of the classes.
-        inputs: uint8 [N, H, W, C], what the network saw.
+        inputs: uint8 [N, H, W, C], the images that the network was given.
         warnings: for each picture the reasons to doubt that it shows a digit; empty if there are
             none.
     """
@@ -81,21 +81,30 @@ def predict(
 ) -> Predictions:
     """Predicts which digit each picture shows.
 
+    Pictures are prepared by `open_picture` and `prepare_digit`; arrays are used as they are.
+
     Args:
         trained: the network, as `load_weights` returns it.
-        pictures: an array uint8 [N, H, W, C] of images like those the network was trained on, which
-            are used unchanged; or one picture, or a sequence of pictures. A picture is the path of
-            a file or a `PIL.Image.Image` in any format, size, mode, rotation, light and ink, or
-            what `prepare_digit` returned.
+        pictures: an array uint8 [N, H, W, C] of images like those the network was trained on; or
+            one picture, or a sequence of pictures. A picture is the path of an image file, a
+            `PIL.Image.Image` or what `prepare_digit` returned, of any size, color and EXIF
+            orientation.
 
     Returns:
         The predictions, in the order of the pictures.
 
     Raises:
-        DataFormatError: the array has another shape or dtype; or a picture is missing, not an
-            image, damaged, too large, empty or of one color. The message names it.
-        ConfigError: pictures were given, and the network takes images of another shape than
+        DataFormatError: the array has the wrong shape or dtype; or a picture is missing, not an
+            image, damaged, too large, empty or of one color. The message names the picture.
+        ConfigError: pictures were given, and the network does not take images of shape
             (28, 28, 1).
+
+    >>> import jax, mnistjax
+    >>> images = np.zeros((2, 28, 28, 1), np.uint8)
+    >>> model, info = mnistjax.create_model("mlp"), mnistjax.DatasetInfo("mine", 10)
+    >>> variables = model.init(jax.random.key(0), mnistjax.scale_pixels(images))
+    >>> predict(TrainedModel(model, variables, info), images).labels.shape
+    (2,)
     """
     if isinstance(pictures, np.ndarray):
         images = _checked_batch(pictures, trained.info.image_shape)
@@ -131,11 +140,11 @@ def _prepared(picture: Picture | PreparedDigit) -> PreparedDigit:
 
 
 def open_picture(picture: Picture) -> np.ndarray:
-    """Opens a picture of any format, size and mode that Pillow reads as one gray plane.
+    """Opens a picture in any format, size and mode that Pillow reads, and reduces it to gray.
 
-    It is rotated as its EXIF orientation says, and put on a plain ground where it is transparent.
-    Gray is not the luminance but the mixture of red, green and blue in which the picture has the
-    most detail, so that red ink on green paper stands out too.
+    The picture is rotated according to its EXIF orientation, and transparent parts get a plain
+    background. Gray is not the luminance but the mixture of red, green and blue that has the most
+    detail, so that red ink on green paper stands out too.
 
     Args:
         picture: the path of a file, or a `PIL.Image.Image`.
@@ -144,8 +153,8 @@ def open_picture(picture: Picture) -> np.ndarray:
         float32 [H, W], about 0 to 1, with at most 2048 pixels on the longer side.
 
     Raises:
-        DataFormatError: the file is missing, a folder, not an image, damaged, truncated, or has
-            more than 64 Mi pixels.
+        DataFormatError: the file is missing, a folder, not an image, damaged or truncated, or the
+            picture is empty or has more than 64 Mi pixels.
 
     >>> from PIL import Image
     >>> float(open_picture(Image.new("L", (40, 30), 51)).max())
@@ -157,20 +166,20 @@ def open_picture(picture: Picture) -> np.ndarray:
 def prepare_digit(gray: np.ndarray, name: str = "the image") -> PreparedDigit:
     """Turns a picture of one digit into an image in the format of MNIST.
 
-    The paper is estimated and subtracted, ink is separated from noise, specks are removed, strokes
-    that are far too thin or thick are redrawn, and the rest is cropped, scaled to a box of 20x20
-    and put into 28x28 by its center of mass, as MNIST's digits were (LeCun et al., 1998,
-    https://doi.org/10.1109/5.726791). An image that is in this format already stays unchanged.
+    The paper is estimated and subtracted, ink is separated from noise, specks are removed, and
+    strokes that are far too thin or thick are redrawn. The result is cropped, scaled to a box of
+    20x20 pixels and centered by its center of mass in 28x28 pixels, as MNIST's digits were (LeCun
+    et al., 1998, https://doi.org/10.1109/5.726791). An image in this format is not changed.
 
     Args:
         gray: float [H, W] of any range, or uint8 [H, W]; dark on light or light on dark.
-        name: what error messages call the picture.
+        name: name of the picture in error messages.
 
     Returns:
-        The image, and warnings if it may not be a digit.
+        The image, with warnings if it may not show a digit.
 
     Raises:
-        DataFormatError: the picture is empty or of one color.
+        DataFormatError: the picture is not [H, W], empty, of one color, or has NaN pixels.
 
     >>> page = np.ones((90, 70))
     >>> page[20:70, 30:38] = 0
@@ -194,9 +203,9 @@ def _checked(gray: np.ndarray, name: str) -> np.ndarray:
 
 
 def find_strokes(gray: np.ndarray) -> tuple[np.ndarray, float]:
-    """Finds the strokes of the digit in a picture of one.
+    """Finds the strokes of the digit in a picture of one digit.
 
-    If the digit is small in the picture, it is looked at a second time in a closer section.
+    If the digit is small in the picture, it is analyzed again in a section around it.
 
     Args:
         gray: float [H, W].
@@ -219,14 +228,14 @@ def find_strokes(gray: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def main_components(mask: np.ndarray, strength: np.ndarray) -> np.ndarray:
-    """Removes what is not part of the digit: specks, and what comes in from the picture's edge.
+    """Removes ink that is not part of the digit: specks, and components that touch the edges.
 
     Args:
         mask: bool [H, W], the ink.
-        strength: float [H, W], how strong the ink is.
+        strength: float [H, W], how much each pixel differs from the paper.
 
     Returns:
-        bool [H, W].
+        bool [H, W], the ink of the digit.
     """
     from scipy import ndimage
 
@@ -246,14 +255,17 @@ def _is_inside(box: Box, shape: tuple[int, ...]) -> bool:
 def stroke_warnings(strokes: np.ndarray, clarity: float) -> tuple[str, ...]:
     """Returns reasons to doubt that strokes are a digit.
 
-    The limits were set on photographs made from MNIST's validation digits: 2 of 300 exceed one,
-    and so do 96 of 100 pictures of blank paper, all pictures of noise and of several digits, and
-    half of the filled rectangles. Letters and scribbles are strokes too: only the network can doubt
-    them, and it doubts 4 in 10 (`confidence_warnings`).
+    The limits were set on synthetic photographs of MNIST's validation digits: 2 of 300 get a
+    warning, and so do 96 of 100 pictures of blank paper, all pictures of noise and of several
+    digits, and half of the filled rectangles. Letters and scribbles cannot be told from digits
+    here; `confidence_warnings` gives 4 in 10 of them a warning.
 
     Args:
         strokes: bool [h, w], cropped.
         clarity: as `find_strokes` returns it.
+
+    Returns:
+        The warnings; empty if there is no reason.
     """
     labels, boxes = find_components(strokes)
     areas = np.sort(np.bincount(labels.ravel())[1:])[::-1]
@@ -269,9 +281,12 @@ def stroke_warnings(strokes: np.ndarray, clarity: float) -> tuple[str, ...]:
 
 
 def confidence_warnings(row: np.ndarray) -> tuple[str, ...]:
-    """Returns a warning if a network is not sure of an image.
+    """Returns a warning if the largest probability is below `MIN_CONFIDENCE`.
 
     Args:
-        row: float [num_classes], the probabilities.
+        row: float [num_classes], the probabilities of an image.
+
+    Returns:
+        One warning, or none.
     """
     return ("the network is not sure",) if row.max() < MIN_CONFIDENCE else ()

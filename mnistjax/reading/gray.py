@@ -1,4 +1,4 @@
-"""One gray plane from a picture of any mode: the mixture of its colors that shows most detail."""
+"""Reducing a picture of any mode to gray: the mixture of its colors that shows most detail."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_SIDE = 2048
-"""Larger pictures are reduced to this many pixels on the longer side; digits stay large enough."""
+"""Larger pictures are reduced to this many pixels on the longer side, enough to read digits."""
 
 _DEEP = ("I", "F")  # Modes with more than eight bits per pixel, whose range is unknown.
 
 
 def to_gray(image: Image, longest: int = MAX_SIDE) -> np.ndarray:
-    """Reduces a picture to one gray plane.
+    """Reduces a picture to gray.
 
-    Gray is not the luminance here but the mixture of red, green and blue that shows most detail,
-    so that red ink on green paper of the same luminance stands out. Transparent pictures are put
-    on a plain ground, and pictures of more than 8 bits are scaled to the range of their values.
+    Gray is not the luminance but the mixture of red, green and blue that shows most detail, so that
+    red ink on green paper of the same luminance stands out. Transparent pictures get a plain
+    background, and pictures of more than 8 bits are scaled by the range of their values.
 
     Args:
         image: a `PIL.Image.Image`, upright.
-        longest: the most pixels that a side of the result may have.
+        longest: the largest number of pixels on a side of the result.
 
     Returns:
         float32 [H, W], about 0 to 1.
@@ -59,10 +59,10 @@ def _unit_range(values: np.ndarray) -> np.ndarray:
 
 
 def _on_plain_ground(image: Image) -> np.ndarray:
-    """Composes an RGBA picture over the ground that shows it best.
+    """Blends an RGBA picture with the background on which it is most legible.
 
     A drawing in one color gets black or white, whichever differs more from it. A photograph with
-    transparent corners gets its own median color, which adds no edge that could pass for ink.
+    transparent corners gets its own median color, which adds no edge that looks like ink.
     """
     pixels = np.asarray(image, np.float32) / 255
     colors, alpha = pixels[..., :3], pixels[..., 3:]
@@ -79,9 +79,9 @@ def _on_plain_ground(image: Image) -> np.ndarray:
 
 
 def _most_detailed_mixture(colors: np.ndarray) -> np.ndarray:
-    """Projects colors [H, W, 3] on the direction in which they vary most from pixel to pixel.
+    """Projects colors [H, W, 3] onto the direction in which they vary most from pixel to pixel.
 
-    It is the first principal component of the picture less its Gaussian blur.
+    This is the first principal component of the picture minus its Gaussian blur.
     """
     from scipy import ndimage
 

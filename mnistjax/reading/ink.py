@@ -1,4 +1,4 @@
-"""Telling the ink of a picture from its paper."""
+"""Separating the ink of a picture from its paper."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import numpy as np
 
 from mnistjax.reading.planes import NEIGHBORS, fit_size, resize, shrink
 
-DIGIT_SIDE = 400  # Pixels of the longer side at which the picture of one digit is analyzed.
-PAGE_SIDE = 1400  # The same for a page;
-MIN_STRIP, MAX_STRIP = 200, 4096  # more if the shorter side would be below 200, up to 4096.
-SMOOTH_SIDE, LOCAL_SIDE = 64, 96  # The same for its paper: the surface and the median filter.
-MEDIAN_WINDOW = 24  # Of the 96 pixels; strokes are thin beside it.
-FAINT_LINE, FAINT_STROKE = 0.5, 0.7  # Of the threshold between paper and ink.
-MIN_CONTRAST = 0.02  # Of the distance from black to white; less is one color.
-_MAD_TO_STD = 1.4826  # Standard deviation of normal noise by its median absolute deviation.
+# The longer side, in pixels, to which a picture is resized before it is analyzed.
+DIGIT_SIDE = 400  # A picture of one digit.
+PAGE_SIDE = 1400  # A page.
+MIN_STRIP, MAX_STRIP = 200, 4096  # A long strip: so that its shorter side is 200, at most 4096.
+SMOOTH_SIDE, LOCAL_SIDE = 64, 96  # For fitting the surface of the paper, and its median filter.
+MEDIAN_WINDOW = 24  # In pixels at `LOCAL_SIDE`; much wider than strokes.
+FAINT_LINE, FAINT_STROKE = 0.5, 0.7  # Fractions of the threshold between paper and ink.
+MIN_CONTRAST = 0.02  # On a scale from black 0 to white 1; a picture with less is of one color.
+_MAD_TO_STD = 1.4826  # Standard deviation of normal noise / its median absolute deviation.
 
 
 def find_digit_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Tells the ink from the paper in a picture of one digit.
+    """Separates the ink from the paper in a picture of one digit.
 
     Args:
         gray: float [H, W].
 
     Returns:
         (mask, strength, clarity): bool [H', W'] with a longer side of `DIGIT_SIDE` pixels; float
-        [H', W'], how far each pixel is from the paper; and the distance between ink and paper in
-        standard deviations of the paper.
+        [H', W'], how much each pixel differs from the paper; and the distance between ink and paper
+        in standard deviations of the paper.
     """
     from scipy import ndimage
 
@@ -39,14 +40,14 @@ def find_digit_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tells the ink from the paper in a picture of a page.
+    """Separates the ink from the paper in a picture of a page.
 
     Args:
         gray: float [H, W].
 
     Returns:
         (ink, faint): bool [H', W'] with a longer side of `page_side` pixels. `faint` includes
-        weaker ink, such as the lines of forms. Both are all False on a blank page.
+        weaker ink, such as the lines of forms. On a blank page both are False everywhere.
     """
     from scipy import ndimage
 
@@ -57,7 +58,7 @@ def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     background = smooth + local_background(gray - smooth, round(LOCAL_SIDE * stretch))
     strength = ink_strength(gray, background)
     if np.array_equal(strength, background - gray):
-        # Dark ink absorbs a share of the light that the paper would reflect.
+        # Dark ink absorbs a fraction of the light that the paper would reflect.
         strength = strength / np.maximum(background, 0.1)
     strength = ndimage.gaussian_filter(strength, max(1.0, 0.7 * factor))
     threshold = otsu_threshold(strength)
@@ -66,7 +67,7 @@ def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(strength.shape, bool), np.zeros(strength.shape, bool)
     floor = min(3 * noise, threshold)
     sure, faint = strength > threshold, strength > max(FAINT_LINE * threshold, floor)
-    # Thin strokes are paler: they continue as far as they are connected with certain ink.
+    # Thin strokes are paler, so weaker ink counts where it is connected with certain ink.
     likely = strength > max(FAINT_STROKE * threshold, floor)
     return ndimage.binary_propagation(sure, NEIGHBORS, likely), faint
 
@@ -74,10 +75,13 @@ def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def page_side(shape: tuple[int, int]) -> int:
     """Returns the longer side, in pixels, at which a page is analyzed.
 
-    That is `PAGE_SIDE`, and more for a long strip, in which digits would be too small to read.
+    It is `PAGE_SIDE`, or more for a long strip, in which digits would otherwise be too small.
 
     Args:
         shape: height and width of the picture, in either order.
+
+    Returns:
+        The longer side.
 
     >>> page_side((300, 400)), page_side((100, 1000))
     (1400, 2000)
@@ -87,25 +91,25 @@ def page_side(shape: tuple[int, int]) -> int:
 
 
 def smooth_background(gray: np.ndarray, longest: int = SMOOTH_SIDE) -> np.ndarray:
-    """Estimates the paper under one digit: a quadratic surface that ignores the ink.
+    """Estimates the paper under one digit by a quadratic surface that ignores the ink.
 
     The surface is fitted by iteratively reweighted least squares with Tukey's biweight
-    w = (1 - (r / c)^2)^2 of the residual r, c = 4.685 robust standard deviations (Beaton and
-    Tukey, 1974, https://doi.org/10.2307/1267936). The first fit uses the border alone, so that ink
+    w = (1 - (r / c)^2)^2 of the residual r, where c is 4.685 robust standard deviations (Beaton and
+    Tukey, 1974, https://doi.org/10.2307/1267936). The first fit uses only the border, so that ink
     may cover more than half of the picture.
 
     Args:
         gray: float [H, W].
-        longest: the longer side, in pixels, to which it is reduced before.
+        longest: the longer side, in pixels, to which the picture is reduced for the fit.
 
     Returns:
-        float [H, W].
+        float [H, W], the paper.
     """
     small = shrink(gray, longest)
     basis = np.stack([term.ravel() for term in _quadratic_terms(small.shape)], axis=1)
     values = small.ravel().astype(np.float64)
     weights = _border(small.shape).ravel().astype(np.float64)
-    used = 3  # The terms of a plane, for the border; of a quadratic surface from then on.
+    used = 3  # Terms: a plane for the border, a quadratic surface from the second fit on.
     for _ in range(12):
         weighted = basis[:, :used] * weights[:, None]
         fit = np.linalg.lstsq(weighted.T @ basis[:, :used], weighted.T @ values, rcond=None)[0]
@@ -132,14 +136,14 @@ def _border(shape: tuple[int, int]) -> np.ndarray:
 
 
 def local_background(gray: np.ndarray, longest: int) -> np.ndarray:
-    """Estimates the paper of a page by a median filter, which keeps the edges of shadows.
+    """Estimates the paper of a page by a median filter, which preserves the edges of shadows.
 
     Args:
         gray: float [H, W].
-        longest: the longer side, in pixels, to which it is reduced before.
+        longest: the longer side, in pixels, to which the picture is reduced for the filter.
 
     Returns:
-        float [H, W].
+        float [H, W], the paper.
     """
     from scipy import ndimage
 
@@ -148,9 +152,9 @@ def local_background(gray: np.ndarray, longest: int) -> np.ndarray:
 
 
 def ink_strength(gray: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Returns how far each pixel is from the paper, in the direction of the ink.
+    """Returns how much each pixel differs from the paper, in the direction of the ink.
 
-    Ink is taken to be lighter or darker than its paper by the sum of the outliers.
+    The sign of the sum of the outliers decides whether the ink is lighter or darker than the paper.
 
     Args:
         gray: float [H, W].
@@ -166,13 +170,16 @@ def ink_strength(gray: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def otsu_threshold(values: np.ndarray) -> float:
-    """Returns the threshold that separates two groups of values best.
+    """Returns the threshold that separates values best into two groups, by Otsu's method.
 
     It maximizes the variance between the groups, w0 * w1 * (m0 - m1)^2 for their sizes w and
     means m (Otsu, 1979, https://doi.org/10.1109/TSMC.1979.4310076).
 
     Args:
         values: float array of any shape.
+
+    Returns:
+        The threshold.
 
     >>> 1 < otsu_threshold(np.array([0.0, 1.0, 8.0, 9.0])) < 8
     True

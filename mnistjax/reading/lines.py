@@ -12,7 +12,7 @@ LINE_ANGLES = range(-8, 9)  # Degrees from the horizontal and the vertical.
 def without_lines(mask: np.ndarray, faint: np.ndarray, height: float) -> np.ndarray:
     """Removes the long straight lines of forms, and the separators between their cells.
 
-    Where a stroke crosses a line it is kept.
+    The ink where a stroke crosses a line is kept.
 
     Args:
         mask: bool [H, W], the ink.
@@ -20,7 +20,7 @@ def without_lines(mask: np.ndarray, faint: np.ndarray, height: float) -> np.ndar
         height: of a digit, in pixels; lines are much longer.
 
     Returns:
-        bool [H, W].
+        bool [H, W], the ink without lines.
     """
     from scipy import ndimage
 
@@ -45,7 +45,7 @@ def without_lines(mask: np.ndarray, faint: np.ndarray, height: float) -> np.ndar
 
 
 def _is_remnant(piece: np.ndarray, near: np.ndarray, height: float) -> bool:
-    """Tells whether ink beside a line is a remnant of it, or a separator between two lines."""
+    """Returns whether ink beside a line is a remnant of it, or a separator between two lines."""
     tall, wide = piece.shape
     if max(tall, wide) < 0.45 * height or min(tall, wide) < 0.06 * height:
         return True
@@ -56,13 +56,14 @@ def _is_remnant(piece: np.ndarray, near: np.ndarray, height: float) -> bool:
 def straight_lines(mask: np.ndarray, length: int) -> np.ndarray:
     """Finds the pixels that are part of a nearly horizontal straight line.
 
-    For each angle the mask is sheared until such lines are horizontal, and only runs of `length`
-    pixels stay. This is done at half the resolution, at which ragged lines have no gaps. Other gaps
-    are closed in proportion to the length, so that no line runs through digits that touch.
+    For each angle the mask is sheared so that lines at this angle become horizontal, and only runs
+    of at least `length` pixels are kept. Half the resolution is used, at which ragged lines have no
+    gaps. Other gaps are closed only up to a size proportional to `length`, so that no line is found
+    through digits that touch.
 
     Args:
         mask: bool [H, W].
-        length: of the shortest line, in pixels.
+        length: length of the shortest line, in pixels.
 
     Returns:
         bool [H, W], a subset of `mask`.
@@ -92,7 +93,7 @@ def straight_lines(mask: np.ndarray, length: int) -> np.ndarray:
 
 
 def _thin_only(lines: np.ndarray, mask: np.ndarray, length: int) -> np.ndarray:
-    """Keeps the lines if they are much longer than thick; a blot is not a line."""
+    """Keeps the lines if they are much longer than thick, because a blot is not a line."""
     if not lines.any():
         return lines
     thick = stroke_width(lines)

@@ -1,8 +1,8 @@
-"""Images in the format of MNIST.
+"""Converting strokes to images in the format of MNIST.
 
-MNIST's own procedure (LeCun et al., 1998, https://doi.org/10.1109/5.726791): the black-and-white
-digit is scaled to fit a box of 20x20 pixels with its aspect ratio kept, which makes gray edges, and
-put into 28x28 pixels with its center of mass in the middle.
+The procedure is that of MNIST (LeCun et al., 1998, https://doi.org/10.1109/5.726791): the
+black-and-white digit is scaled to fit a box of 20x20 pixels with its aspect ratio kept, which makes
+gray edges, and placed in 28x28 pixels with its center of mass in the middle.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from mnistjax.reading.planes import bounding_box, crop, fit_size, resize, stroke
 
 SIDE = 28
 BOX = 20
-CENTER = 14.0  # Row and column of the center of mass; measured, 13.99 and 14.00 in MNIST.
+CENTER = 14.0  # Row and column of the center of mass; 13.99 and 14.00 were measured in MNIST.
 
-# Stroke widths in pixels of the box; strokes outside of these are redrawn. In MNIST 5 % are thinner
-# than 1.9 and 5 % thicker than 4.4; the median is 2.8.
+# Stroke widths in pixels of the box; strokes outside of this range are redrawn. In MNIST, 5 % are
+# thinner than 1.9 and 5 % are thicker than 4.4; the median is 2.8.
 MIN_STROKE, MAX_STROKE = 2.0, 3.8
 
 
 def is_like_mnist(gray: np.ndarray) -> bool:
-    """Tells whether an image has the format of MNIST already.
+    """Returns whether an image already has the format of MNIST.
 
     Args:
         gray: float [H, W] in [0, 1].
@@ -50,7 +50,7 @@ def normalize_strokes(mask: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage
 
-    for _ in range(2):  # Redrawing changes the size of the digit, and with it the unit.
+    for _ in range(2):  # Redrawing changes the size of the digit and so the unit of its width.
         unit = max(mask.shape) / BOX
         width = stroke_width(mask) / unit
         change = (np.clip(width, MIN_STROKE, MAX_STROKE) - width) * unit / 2
@@ -65,7 +65,7 @@ def normalize_strokes(mask: np.ndarray) -> np.ndarray:
 
 
 def _thinned(mask: np.ndarray, radius: float) -> np.ndarray:
-    """Erodes a mask by `radius` but keeps a thin line in the middle, so that nothing breaks."""
+    """Erodes a mask by `radius` but keeps the center line, so that strokes do not break."""
     from scipy import ndimage
 
     depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
@@ -76,7 +76,7 @@ def _thinned(mask: np.ndarray, radius: float) -> np.ndarray:
 
 
 def to_mnist(mask: np.ndarray) -> np.ndarray:
-    """Turns the strokes of one digit into an image in the format of MNIST.
+    """Converts the strokes of one digit to an image in the format of MNIST.
 
     Args:
         mask: bool or float [H, W] of one digit, cropped.

@@ -1,4 +1,4 @@
-"""What reading asks of a network: the probability of every class, for images of its shape."""
+"""Applying a network: the probability of every class, and a check of the image shape."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def check_image_shape(trained: TrainedModel, shape: tuple[int, ...]) -> None:
 
     Args:
         trained: the network.
-        shape: (H, W, C) of the images that it is to be given.
+        shape: (H, W, C) of the images.
 
     Raises:
-        ConfigError: it takes images of another shape.
+        ConfigError: the network takes images of another shape.
     """
     expected, found = tuple(shape), tuple(trained.info.image_shape)
     if found != expected:

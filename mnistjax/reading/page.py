@@ -1,8 +1,8 @@
 """Reading rows of digits from a page, from the file to the text, in the order of the steps.
 
-The page is opened, its ink found, the lines of forms removed, and the rest split into pieces, which
-are joined into digits and sorted into rows. Pieces that are too wide for one digit are cut in every
-plausible way; the network scores all parts, and the best choice of cuts becomes the reading.
+The page is opened, its ink is found, the lines of forms are removed, and the remaining ink is split
+into pieces, which are joined into digits and sorted into rows. Pieces that are too wide for one
+digit are cut in every plausible way; the network scores all parts, and the best cuts are chosen.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from mnistjax.runs import TrainedModel
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# In heights of a digit: a piece wider than the first may be several digits that touch; a part of
-# such a piece that is wider than the second, or lower than the third, is not a digit.
+# In units of the height of a digit: a piece wider than MAX_WIDTH may be several digits that touch;
+# a part of it that is wider than MAX_PART_WIDTH or lower than MIN_PART_HEIGHT is not a digit.
 MAX_WIDTH, MAX_PART_WIDTH, MIN_PART_HEIGHT = 0.85, 1.5, 0.5
 
-# Subtracted from the log probability of a part, chosen on rows of MNIST's validation digits: for
-# each unit of width by height beyond WIDE, for each height of a digit that it lacks below LOW,
-# for each height of a digit of ink that a cut goes through, and for each further digit.
+# Costs, subtracted from the log probability of a part and chosen on rows of MNIST's validation
+# digits: per unit of width / height above WIDE, per unit of height / digit height below LOW, per
+# unit of ink on a cut (in heights of a digit), and per digit.
 WIDE, WIDTH_COST = 0.8, 4.0
 LOW, LOW_COST = 0.85, 10.0
 CUT_COST = 6.0
@@ -62,7 +62,8 @@ class Reading:
     Attributes:
         rows: the digits, rows from top to bottom, each from left to right.
         text: the names of their classes, one line per row.
-        confidence: the probability that all of them are right, if they were independent.
+        confidence: the product of their confidences, which is the probability that all are right if
+            errors are independent.
     """
 
     rows: tuple[tuple[FoundDigit, ...], ...]
@@ -74,7 +75,7 @@ def read_digits(trained: TrainedModel, picture: Picture) -> Reading:
     """Finds and reads the digits of a photographed row or page, such as a postal code or a form.
 
     Lines of forms and specks are ignored, the strokes of broken digits are joined, and digits that
-    touch are separated where the network is more certain of the parts than of the whole. Rows may
+    touch are separated where the network is more confident in the parts than in the whole. Rows may
     be skewed by a few degrees.
 
     Args:
@@ -82,11 +83,11 @@ def read_digits(trained: TrainedModel, picture: Picture) -> Reading:
         picture: the path of a file, or a `PIL.Image.Image`.
 
     Returns:
-        The reading; without rows if the page has no digits.
+        The reading; without rows if no digits are found.
 
     Raises:
-        DataFormatError: the picture is missing, not an image, damaged or too large.
-        ConfigError: the network takes images of another shape than (28, 28, 1).
+        DataFormatError: the picture is missing, not an image, damaged, empty or too large.
+        ConfigError: the network does not take images of shape (28, 28, 1).
     """
     check_image_shape(trained, (SIDE, SIDE, 1))
     image = load_upright(picture)
@@ -106,7 +107,7 @@ def read_digits(trained: TrainedModel, picture: Picture) -> Reading:
 
 
 def find_rows(ink: np.ndarray, faint: np.ndarray) -> list[list[Piece]]:
-    """Finds the digits of a page; digits that touch are one piece.
+    """Finds the digits of a page, where digits that touch form one piece.
 
     Args:
         ink: bool [H, W].
@@ -130,10 +131,10 @@ class Splits:
 
     Attributes:
         height: of a digit, in pixels.
-        costs: float [K], the ink that each cut goes through, in heights of a digit; the first and
-            the last cut are the edges of the piece.
-        parts: what may be a digit, by the two cuts on its left and right. The whole piece is the
-            first of them.
+        costs: float [K], the ink on each cut, in units of `height`; the first and the last cut are
+            the edges of the piece.
+        parts: the parts that may be digits, keyed by the cuts (left, right) that bound them. The
+            whole piece is the first.
     """
 
     height: float
@@ -147,6 +148,9 @@ def split(piece: Piece, height: float) -> Splits:
     Args:
         piece: one digit, or several that touch.
         height: of a digit, in pixels.
+
+    Returns:
+        The cuts and the parts between them.
     """
     if piece.width <= MAX_WIDTH * height:
         return Splits(height, np.zeros(2), {(0, 1): piece})
@@ -158,7 +162,7 @@ def split(piece: Piece, height: float) -> Splits:
         for end in range(start + 1, len(boxes) + 1):
             rows, columns = box = join_boxes(box, boxes[end - 1])
             if columns.stop - columns.start >= MAX_PART_WIDTH * height:
-                break  # Those that end further right are wider still.
+                break  # Parts that end further right are even wider.
             if rows.stop - rows.start > MIN_PART_HEIGHT * height:
                 mask = (strips[box] > start) & (strips[box] <= end)
                 part = Piece(mask, piece.top + rows.start, piece.left + columns.start)
@@ -169,7 +173,7 @@ def split(piece: Piece, height: float) -> Splits:
 def _read_rows(
     trained: TrainedModel, rows: Sequence[Sequence[Piece]]
 ) -> list[list[tuple[Piece, np.ndarray]]]:
-    """Reads every piece as one digit or, where the network is more certain of those, as several."""
+    """Reads every piece as one digit or, if the network is more confident in them, as several."""
     heights = [float(np.median([piece.digit_height for piece in row])) for row in rows]
     splits = [
         [split(piece, height) for piece in row] for row, height in zip(rows, heights, strict=True)
@@ -186,7 +190,7 @@ def _best_split(
 ) -> list[tuple[Piece, np.ndarray]]:
     """Returns the parts of the best path through the cuts, with their probabilities.
 
-    `found` holds all parts of all pieces in their order; those of this piece come next.
+    `found` yields the parts of all pieces in order; the next ones belong to this piece.
     """
     read = {ends: next(found) for ends in ways.parts}
     scores = {ends: _score(part, row, ways.height) for ends, (part, row) in read.items()}
@@ -194,7 +198,7 @@ def _best_split(
 
 
 def _score(part: Piece, row: np.ndarray, height: float) -> float:
-    """Scores a part as one digit: its log probability, less what its shape makes unlikely."""
+    """Scores a part as one digit: its log probability minus the costs of an unlikely shape."""
     wide = max(0.0, part.width / part.height - WIDE)
     low = max(0.0, LOW - part.height / height)
     return float(np.log(row.max() + 1e-6)) - WIDTH_COST * wide - LOW_COST * low
@@ -210,16 +214,18 @@ def _box(piece: Piece, scale: float) -> tuple[int, int, int, int]:
 def annotate(picture: Picture, reading: Reading, class_names: Sequence[str]) -> Image:
     """Draws a reading on its picture: a box around every digit and its class above.
 
-    Digits that the network is less than 90 % sure of are orange, with a question mark; the others
-    are blue.
+    Digits with a confidence below 90 % are orange, with a question mark; the others are blue.
 
     Args:
-        picture: the one that was read.
+        picture: the picture that was read.
         reading: what `read_digits` returned.
         class_names: the names of the classes.
 
     Returns:
         A `PIL.Image.Image`, RGB, upright.
+
+    Raises:
+        DataFormatError: the picture is missing, not an image, damaged, empty or too large.
 
     >>> from PIL import Image
     >>> reading = Reading(((FoundDigit(7, 0.99, (10, 10, 30, 40)),),), "7", 0.99)

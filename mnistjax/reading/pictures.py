@@ -1,4 +1,4 @@
-"""Opening pictures: any file that Pillow reads, or one clear error."""
+"""Opening pictures in any format that Pillow reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Picture: TypeAlias = "PathLike | Image"
 """The path of an image file, or a `PIL.Image.Image`."""
 
 MAX_PIXELS = 64 * 2**20
-"""Larger pictures are refused before they are decoded: they may be decompression bombs."""
+"""Larger pictures are rejected before they are decoded, because they may be decompression bombs."""
 
 # What Pillow's readers raise on damaged files.
 _DAMAGES = (
@@ -30,7 +30,7 @@ _DAMAGES = (
 
 
 def load_upright(picture: Picture) -> Image:
-    """Decodes a picture and rotates it as its EXIF orientation says.
+    """Decodes a picture and rotates it according to its EXIF orientation.
 
     Args:
         picture: the path of a file, or a `PIL.Image.Image`.
@@ -39,8 +39,8 @@ def load_upright(picture: Picture) -> Image:
         A `PIL.Image.Image` in the mode and size of the file.
 
     Raises:
-        DataFormatError: the file is missing, a folder, not an image, damaged, truncated, or has
-            more than `MAX_PIXELS` pixels.
+        DataFormatError: the file is missing, a folder, not an image, damaged or truncated, or the
+            picture is empty or has more than `MAX_PIXELS` pixels.
     """
     from PIL import Image as Images
     from PIL import UnidentifiedImageError
@@ -66,7 +66,7 @@ def load_upright(picture: Picture) -> Image:
 
 
 def picture_name(picture: Picture) -> str:
-    """Returns what error messages call a picture: its path, or "the image"."""
+    """Returns the name of a picture in error messages: its path, or "the image"."""
     if isinstance(picture, str | os.PathLike):
         return str(os.fspath(picture))
     return str(getattr(picture, "filename", "")) or "the image"

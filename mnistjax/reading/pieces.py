@@ -1,4 +1,4 @@
-"""Pieces of ink on a page: the connected components, joined into digits and sorted into rows."""
+"""Finding the pieces of ink on a page, joining them into digits and sorting them into rows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 from mnistjax.reading.planes import find_components
 
-LONG = 4  # Width by height.
-MIN_FILL, MAX_FILL = 0.12, 0.8  # A thin frame has less, and the stroke of a line more.
+LONG = 4  # Width / height from which a piece is too wide for one digit.
+MIN_FILL, MAX_FILL = 0.12, 0.8  # A thin frame has less, and a line more.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Piece:
-    """Connected ink, or several pieces that belong together.
+    """A connected component of ink, or several that belong together.
 
     Attributes:
         mask: bool [h, w], cropped.
-        top: row of the page where the mask begins.
-        left: column of the page where the mask begins.
+        top: row of the page at which the mask begins.
+        left: column of the page at which the mask begins.
     """
 
     mask: np.ndarray
@@ -34,7 +34,7 @@ class Piece:
 
     @property
     def right(self) -> int:
-        """The column behind the last one."""
+        """The column to the right of the last one."""
         return self.left + self.mask.shape[1]
 
     @property
@@ -49,7 +49,7 @@ class Piece:
 
     @property
     def middle(self) -> float:
-        """The row halfway down."""
+        """The middle row."""
         return self.top + self.height / 2
 
     @property
@@ -59,21 +59,21 @@ class Piece:
 
     @property
     def fill(self) -> float:
-        """Ink as a fraction of the bounding box; in a long piece, of what its columns enclose."""
+        """Ink as a fraction of the bounding box; in a long piece, of the area that ink encloses."""
         area = _column_heights(self.mask).sum() if self.is_long else self.mask.size
         return float(self.mask.sum() / area)
 
     @property
     def is_line(self) -> bool:
-        """Whether it is a long line, straight or curved: its columns enclose no paper."""
+        """Whether it is a long line, straight or curved, which encloses hardly any paper."""
         return self.is_long and self.fill > MAX_FILL
 
     @property
     def digit_height(self) -> float:
         """The height of its digits in pixels.
 
-        That of the piece, unless it is several digits in a row, which may be skewed or of different
-        heights: then it is a height that nine in ten columns stay below.
+        It is the height of the piece, except for several digits in a row, which may be skewed or of
+        different heights: then it is the 0.9 quantile of the heights of the columns.
         """
         if not self.is_long or self.is_line:
             return float(self.height)
@@ -81,7 +81,7 @@ class Piece:
 
 
 def _column_heights(mask: np.ndarray) -> np.ndarray:
-    """Returns the distance from the highest to the lowest ink of every column that has ink."""
+    """Returns the distance from the topmost to the lowest ink of every column that has ink."""
     mask = mask[:, mask.any(axis=0)]
     return len(mask) - mask.argmax(axis=0) - mask[::-1].argmax(axis=0)
 
@@ -91,6 +91,9 @@ def find_pieces(mask: np.ndarray) -> list[Piece]:
 
     Args:
         mask: bool [H, W].
+
+    Returns:
+        One piece per component.
     """
     labels, boxes = find_components(mask)
     return [
@@ -100,15 +103,15 @@ def find_pieces(mask: np.ndarray) -> list[Piece]:
 
 
 def digit_height(pieces: Sequence[Piece]) -> float:
-    """Estimates the height of the digits of a page: the median of its pieces, weighted by ink.
+    """Estimates the height of the digits of a page: the median over its pieces, weighted by ink.
 
-    Frames and lines are left out.
+    Frames and lines are ignored.
 
     Args:
         pieces: all pieces of the page.
 
     Returns:
-        Height in pixels; 0 if no piece is like a digit.
+        The height in pixels; 0 if all pieces are frames or lines.
     """
     solid = [piece for piece in pieces if piece.fill > MIN_FILL and not piece.is_line]
     if not solid:
@@ -124,7 +127,10 @@ def join(pieces: Sequence[Piece]) -> Piece:
     """Joins pieces into one.
 
     Args:
-        pieces: at least one.
+        pieces: at least one piece.
+
+    Returns:
+        A piece with the ink of all.
     """
     top, left = min(piece.top for piece in pieces), min(piece.left for piece in pieces)
     bottom, right = max(piece.bottom for piece in pieces), max(piece.right for piece in pieces)
@@ -144,7 +150,7 @@ def join_broken(pieces: Sequence[Piece], height: float) -> list[Piece]:
         height: of a digit, in pixels.
 
     Returns:
-        The pieces that are large enough for a digit.
+        The joined pieces that are tall enough for a digit.
     """
     joined = sorted(
         (piece for piece in pieces if piece.mask.sum() > 0.004 * height**2),
@@ -166,7 +172,7 @@ def _belong_together(large: Piece, small: Piece, height: float) -> bool:
     union = max(large.bottom, small.bottom) - min(large.top, small.top)
     if union > 1.6 * height:
         return False
-    if small.height > 0.7 * height:  # Almost a digit itself: only if it lies within the other.
+    if small.height > 0.7 * height:  # Tall enough for a digit of its own, unless it lies within.
         return both > 0.8 * small.width
     return both > 0.4 * small.width and _distance(large, small) < 0.35 * height
 
@@ -181,11 +187,14 @@ def _distance(one: Piece, other: Piece) -> float:
 def in_rows(pieces: Sequence[Piece], height: float) -> list[list[Piece]]:
     """Sorts pieces into rows from top to bottom, each from left to right.
 
-    Rows may be skewed: a piece joins the row whose last piece is at about the same height.
+    Rows may be skewed: a piece joins the row whose last piece is vertically closest, if it is near.
 
     Args:
-        pieces: one or more digits each.
+        pieces: pieces of one or more digits each.
         height: of a digit, in pixels.
+
+    Returns:
+        The rows.
     """
     rows: list[list[Piece]] = []
     for piece in sorted(pieces, key=lambda piece: piece.left):

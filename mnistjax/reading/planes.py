@@ -1,4 +1,4 @@
-"""Operations on one plane [H, W] of a picture: size, bounding box, components, stroke width."""
+"""Operations on one plane [H, W] of a picture: resizing, bounding boxes, connected components."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TypeAlias
 import numpy as np
 
 Box: TypeAlias = tuple[slice, slice]
-"""The rows and the columns of a rectangle: `plane[box]` cuts it out."""
+"""The rows and the columns of a rectangle; `plane[box]` is the part of a plane within it."""
 
 NEIGHBORS = np.ones((3, 3), bool)  # Pixels that touch at a corner are connected.
 
 
 def fit_size(shape: tuple[int, int], longest: int) -> tuple[int, int]:
-    """Scales a size so that its longer side becomes `longest`; the aspect ratio stays.
+    """Scales a size to a longer side of `longest`, keeping the aspect ratio.
 
     Args:
         shape: height and width.
@@ -30,7 +30,7 @@ def fit_size(shape: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def resize(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resizes a plane: by averaging where it shrinks, by bicubic interpolation where it grows.
+    """Resizes a plane, by averaging to shrink it and by bicubic interpolation to enlarge it.
 
     Args:
         plane: float [H, W].
@@ -48,11 +48,11 @@ def resize(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def shrink(plane: np.ndarray, longest: int) -> np.ndarray:
-    """Resizes a plane to a longer side of at most `longest` pixels; it never grows.
+    """Shrinks a plane to a longer side of at most `longest` pixels; smaller planes keep their size.
 
     Args:
         plane: float [H, W].
-        longest: the most pixels that a side may have.
+        longest: the largest number of pixels on a side.
 
     Returns:
         float32 [H', W'].
@@ -61,10 +61,13 @@ def shrink(plane: np.ndarray, longest: int) -> np.ndarray:
 
 
 def bounding_box(mask: np.ndarray) -> Box:
-    """Returns the smallest rectangle that holds every pixel that is set.
+    """Returns the smallest rectangle that contains all pixels that are set.
 
     Args:
         mask: bool [H, W], with at least one pixel set.
+
+    Returns:
+        The rows and the columns of the rectangle.
 
     >>> mask = np.zeros((9, 9), bool)
     >>> mask[2:4, 5] = True
@@ -78,10 +81,10 @@ def bounding_boxes(labels: np.ndarray) -> list[Box]:
     """Returns the bounding box of every label.
 
     Args:
-        labels: int [H, W]; each of 1 to N occurs, and 0 is the background.
+        labels: int [H, W], in which each of 1 to N occurs; 0 is the background.
 
     Returns:
-        N boxes.
+        The N boxes.
     """
     from scipy import ndimage
 
@@ -90,7 +93,7 @@ def bounding_boxes(labels: np.ndarray) -> list[Box]:
 
 
 def join_boxes(one: Box, other: Box) -> Box:
-    """Returns the smallest rectangle that holds two others.
+    """Returns the smallest rectangle that contains two others.
 
     >>> join_boxes((slice(0, 2), slice(5, 9)), (slice(1, 4), slice(3, 6)))
     (slice(0, 4, None), slice(3, 9, None))
@@ -102,10 +105,13 @@ def join_boxes(one: Box, other: Box) -> Box:
 
 
 def crop(mask: np.ndarray) -> np.ndarray:
-    """Cuts a mask down to its bounding box.
+    """Crops a mask to its bounding box.
 
     Args:
         mask: bool [H, W], with at least one pixel set.
+
+    Returns:
+        bool [h, w].
     """
     return mask[bounding_box(mask)]
 
@@ -117,7 +123,7 @@ def find_components(mask: np.ndarray) -> tuple[np.ndarray, list[Box]]:
         mask: bool [H, W].
 
     Returns:
-        (labels int [H, W], the bounding box of each component).
+        (labels, boxes): int [H, W], 0 without a component; and the bounding box of each component.
     """
     from scipy import ndimage
 
@@ -128,11 +134,14 @@ def find_components(mask: np.ndarray) -> tuple[np.ndarray, list[Box]]:
 def stroke_width(mask: np.ndarray) -> float:
     """Returns the mean width of the strokes of a mask, in pixels.
 
-    The pixels of a bar of width w are w / 4 away from its nearer edge on average, so the width is
+    The pixels of a bar of width w are on average w / 4 away from its nearer edge, so the width is
     four times the mean of the distance transform.
 
     Args:
         mask: bool [H, W], with at least one pixel set.
+
+    Returns:
+        The width.
     """
     from scipy import ndimage
 

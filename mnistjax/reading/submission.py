@@ -1,4 +1,4 @@
-"""Submissions to Kaggle's digit recognizer."""
+"""Writing submissions to Kaggle's digit recognizer."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ PathLike = str | os.PathLike[str]
 
 
 def write_submission(trained: TrainedModel, csv: PathLike, output: PathLike) -> np.ndarray:
-    """Predicts the images of Kaggle's test.csv and writes a submission (`ImageId,Label`).
+    """Classifies the images of Kaggle's test.csv and writes a submission (`ImageId,Label`).
 
     See https://www.kaggle.com/competitions/digit-recognizer.
 
     Args:
         trained: a network for images of shape (28, 28, 1).
         csv: the file, with the header `pixel0,...,pixel783`, plain or compressed by gzip.
-        output: the file to write; it is written completely or not at all.
+        output: the file to write, completely or not at all.
 
     Returns:
-        int [N], the labels written; the first has ImageId 1.
+        int [N], the predicted labels; the first has ImageId 1.
 
     Raises:
         DatasetNotFoundError: the CSV file does not exist.
-        DataFormatError: it has a column of labels, other columns, or values that are not pixels;
-            the message names file, line and column.
-        ConfigError: the network takes images of another shape.
+        DataFormatError: the file has labels, other columns, or values that are not pixels; the
+            message names file, line and column.
+        ConfigError: the network does not take images of shape (28, 28, 1).
+        OSError: the output cannot be written.
     """
     images, labels = read_kaggle_csv(csv)
     if labels is not None:

@@ -1,4 +1,4 @@
-"""The page about a run: `report.html`, and its images as files in `plots/`."""
+"""Writing the report of a run: `report.html`, and its images as files in `plots/`."""
 
 from mnistjax.report.callback import WriteReport as WriteReport
 from mnistjax.report.page import write_report as write_report

@@ -1,4 +1,4 @@
-"""The report as a callback of `fit`."""
+"""A callback of `fit` that writes the report."""
 
 from __future__ import annotations
 
@@ -12,26 +12,32 @@ from mnistjax.runs.directory import REPORT
 
 
 class WriteReport(Callback):
-    """Writes `report.html` and `plots/*.png` into the directory of a run when it has ended.
+    """Writes `report.html` and `plots/*.png` to the run directory when the run has ended.
 
-    Everything else lies on disk by then. A report that fails is one warning line: it costs neither
-    the result nor the weights, and `write_report` can write it later.
+    All other files of the run are on disk by then. If the report fails, one warning line is logged,
+    the result and the weights are kept, and `write_report` can write the report later.
+
+    >>> import mnistjax
+    >>> callbacks = [mnistjax.ProgressBar(), WriteReport()]  # For `fit(..., callbacks=callbacks)`.
     """
 
     def __init__(self, *, verbose: bool = False) -> None:
-        """Takes the settings.
+        """Creates the callback.
 
         Args:
-            verbose: whether a line is printed before the report is written, which takes some
+            verbose: whether to print a line before the report is written, which takes a few
                 seconds.
         """
         self._verbose = verbose
 
     def on_start(self, run: Mapping[str, Any]) -> None:
-        """Checks that there is a place for the report, before anything is trained.
+        """Checks before training that the run has a directory for the report.
+
+        Args:
+            run: the facts that `Callback.on_start` describes.
 
         Raises:
-            ConfigError: the run has no work directory.
+            ConfigError: the run has no directory.
         """
         if run["workdir"] is None:
             raise ConfigError("a report needs the directory of a run, found workdir None")
@@ -39,8 +45,11 @@ class WriteReport(Callback):
     def on_end(self, fitted: FitResult) -> None:
         """Writes the report.
 
+        Args:
+            fitted: the finished run.
+
         Raises:
-            RunError: it cannot be written.
+            RunError: the report cannot be written.
         """
         assert fitted.workdir is not None
         if self._verbose:

@@ -1,4 +1,4 @@
-"""A run as one page: `report.html` opens from disk and loads nothing from elsewhere."""
+"""Writing the report of a run: one self-contained page that opens from disk."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from mnistjax.runs import TrainedModel
 from mnistjax.runs.directory import PLOTS, REPORT
 
 _MAX_MISTAKES = 1000
-_ROBUSTNESS_IMAGES = 1000  # All of MNIST, 31 times over, would take most of a minute.
-_MATRIX_CLASSES = 20  # A larger matrix is a picture: as a table it would be wider than a page.
+_ROBUSTNESS_IMAGES = 1000  # Measuring all of MNIST 31 times would take most of a minute.
+_MATRIX_CLASSES = 20  # Larger matrices are shown as images: as tables they would be too wide.
 _SHADES = 5
 _MAX_EPOCHS = 12
 _RESULT_KEYS = {
@@ -64,25 +64,27 @@ def write_report(
 ) -> Path:
     """Writes the report of a finished run: `report.html`, and its images to `plots/*.png`.
 
-    The page holds everything in one file: metrics, learning curves, confusion matrix, mistakes with
-    a filter, calibration, robustness, a look inside the network, the data, the settings. The same
-    run gives the same bytes on the same machine with the same number of threads.
+    The page is self-contained: metrics, learning curves, confusion matrix, a gallery of mistakes
+    with a filter, calibration, robustness, filters, saliency, an embedding, the data, the settings.
+    The same run gives the same bytes on the same machine with the same number of threads.
 
     Args:
-        trained: the network with the result and the history of its run, as `fit(...).trained` and
-            `load_run(run)` give it.
+        trained: the network with the result and the history of its run, as in
+            `fit(...).trained` and `load_run(run)`.
         dataset: the data set that it was trained on.
-        workdir: the directory of the run; it is made if it is missing.
-        output: the page; `report.html` in `workdir` if None.
-        seed: decides what is drawn at random: samples of the test images, corruptions,
-            augmentation, the projection.
+        workdir: the run directory; it is created if it is missing.
+        output: the path of the page; `report.html` in `workdir` if None.
+        seed: seed of all random draws: samples of the test images, corruptions, augmentation and
+            the projection.
 
     Returns:
         The path of the page.
 
     Raises:
         RunError: the result or the history of the run is missing, or the report cannot be written.
-        ConfigError: the data set has other classes, or images of another shape, than the network.
+        ConfigError: the number of classes or the image shape of the data set differs from that of
+            the network.
+        DataFormatError: a logit of the network is not finite.
     """
     directory = Path(workdir)
     if directory.is_file():
@@ -105,7 +107,7 @@ def write_report(
 
 
 def _check_run(trained: TrainedModel) -> Mapping[str, Any]:
-    """Returns the result of the run; checks that it and the history hold what a report shows."""
+    """Returns the result of the run, after checking it and the history for missing entries."""
     result, history = trained.result, trained.history
     if result is None or not history:
         raise RunError(
@@ -206,7 +208,7 @@ def _describe_bins(calibration: Calibration) -> list[dict[str, Any]]:
 
 def _describe_matrix(confusion: np.ndarray) -> list[list[dict[str, Any]]]:
     mistakes = confusion * ~np.eye(len(confusion), dtype=bool)
-    # Square roots, or one large cell would leave no shade for the others.
+    # Square roots, because one large count would leave all other cells without a shade.
     shares = np.sqrt(mistakes / max(int(mistakes.max()), 1))
     return [
         [
@@ -298,12 +300,12 @@ def _render(facts: Mapping[str, Any]) -> str:
 
 
 def _hash(text: str) -> str:
-    """Returns the hash by which a Content-Security-Policy admits a style or script."""
+    """Returns the hash that allows an inline style or script in a Content-Security-Policy."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def _name_seconds(seconds: float) -> str:
-    """Returns a duration in words: 0.8 s, 28.4 s, 3 min 20 s."""
+    """Formats a duration, for example 0.8 s, 28.4 s or 3 min 20 s."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60} min {int(seconds) % 60} s"

@@ -1,4 +1,4 @@
-"""The images of a report: each as a PNG file, with a description in words."""
+"""The images of a report: PNG files with alternative texts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from mnistjax.runs import TrainedModel, build_augment
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# t-SNE of a thousand images takes two seconds, of ten thousand a minute.
+# t-SNE takes two seconds for a thousand images, and a minute for ten thousand.
 _PROJECTED = 1000
-_EXPLAINED = 10
+_EXPLAINED = 10  # Images with a saliency map.
 
 _DESCRIPTIONS = {
     "samples": "Sample images of the classes",
@@ -51,11 +51,11 @@ _DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class ReportImage:
-    """An image as a page needs it.
+    """An image of the report.
 
     Attributes:
         png: bytes of the PNG file.
-        description: what is seen, for those who cannot see it.
+        description: the alternative text, for readers who cannot see the image.
     """
 
     png: bytes
@@ -63,17 +63,17 @@ class ReportImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, as the header of the file says."""
+        """Width and height in pixels, from the header of the file."""
         return struct.unpack(">II", self.png[16:24])
 
     @property
     def uri(self) -> str:
-        """The image as a `data:` address."""
+        """The image as a `data:` URI."""
         return data_uri(self.png)
 
 
 def data_uri(png: bytes) -> str:
-    """Returns the bytes of a PNG file as a `data:` address."""
+    """Returns the bytes of a PNG file as a `data:` URI."""
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
@@ -85,18 +85,18 @@ def draw_pictures(
     *,
     seed: int,
 ) -> dict[str, ReportImage]:
-    """Draws every image that a run has material for.
+    """Draws all images of the report.
 
     Args:
         trained: the network, with the history of its run.
-        dataset: what it was trained and measured on.
+        dataset: the data set that it was trained and measured on.
         analysis: its analysis on all test images.
-        robustness: its accuracies on worse images.
-        seed: decides what augmentation draws, which images are projected, and how.
+        robustness: its accuracies on corrupted images.
+        seed: seed of augmentation, of the choice of projected images, and of the projection.
 
     Returns:
-        The images by name, one of `PLOT_NAMES`. There is no augmentation where the run has none,
-        and no look inside a network that does not allow it.
+        The images by name; the names are from `PLOT_NAMES`. "augmentation" is missing if the run
+        has none; "filters" and "embedding" are missing if the network does not provide them.
     """
     figures = {
         "samples": plots.samples(dataset.train, dataset.info),
@@ -122,9 +122,9 @@ def draw_pictures(
 
 
 def _draw_saliency(trained: TrainedModel, dataset: Dataset, analysis: Analysis) -> Figure:
-    """Draws the first recognized image of each class, of the first ten such classes."""
+    """Draws saliency for the first correctly predicted image of each class, up to ten classes."""
     right = np.flatnonzero(analysis.predictions == analysis.labels)
-    # A network that is never right is shown with the classes that it predicts.
+    # If no prediction is right, the first image of each predicted class is drawn instead.
     candidates = right if len(right) else np.arange(len(analysis.labels))
     classes, first = np.unique(analysis.predictions[candidates], return_index=True)
     chosen, classes = candidates[first][:_EXPLAINED], classes[:_EXPLAINED]
@@ -144,7 +144,7 @@ def _draw_projection(trained: TrainedModel, dataset: Dataset, seed: int) -> Figu
 
 
 def encode_image(image: np.ndarray) -> str:
-    """Returns an image, uint8 [H, W, C], as the `data:` address of a small PNG, dark on light."""
+    """Returns an image, uint8 [H, W, C], as the `data:` URI of a small PNG, dark on light."""
     from PIL import Image
 
     ink = np.round(255 * (1 - as_gray(image[None])[0])).astype(np.uint8)
