@@ -130,7 +130,7 @@ def _quadratic_terms(shape: tuple[int, int]) -> list[np.ndarray]:
 
 def _border(shape: tuple[int, int]) -> np.ndarray:
     border = np.ones(shape, bool)
-    depth = max(1, round(0.08 * max(shape)))
+    depth = max(1, round(0.08 * min(shape)))
     border[depth:-depth, depth:-depth] = False
     return border
 
