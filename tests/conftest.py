@@ -57,11 +57,14 @@ def digits_run(tmp_path_factory) -> Path:
     """The directory of a run on the embedded digits; not to be changed."""
     import mnistjax
 
+    # It is trained for longer than it is compiled, with or without the costly passes.
+    jax.config.update("jax_disable_most_optimizations", False)
     workdir = tmp_path_factory.mktemp("runs") / "digits"
     config = mnistjax.TrainConfig(
         model="cnn", epochs=6, learning_rate=3e-3, schedule="one-cycle", shift=2
     )
     mnistjax.fit(config, mnistjax.load_dataset("digits"), workdir=workdir)
+    jax.config.update("jax_disable_most_optimizations", True)
     return workdir
 
 

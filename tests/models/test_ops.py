@@ -86,7 +86,7 @@ def convolutions(draw):
     return (batch, h, w, channels), (*kernel, channels, features)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(convolutions(), st.sampled_from(["SAME", "VALID"]), st.integers(0, 9))
 @example(((3, 7, 8, 8), (3, 3, 8, 4)), "SAME", 0)
 @example(((3, 8, 7, 8), (3, 3, 8, 4)), "VALID", 0)
@@ -96,7 +96,7 @@ def test_conv_is_that_of_lax(shapes, padding, seed):
     assert_close(*values_and_gradients(tuple(functions), *randoms(seed, *shapes)))
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     convolutions(),
     st.sampled_from(["SAME", "VALID"]),
@@ -115,7 +115,7 @@ def test_conv_pool_is_pooled_convolution(shapes, padding, pool, between, seed):
     assert_close(*values_and_gradients(tuple(functions), *randoms(seed, *shapes)))
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(
     st.sampled_from([1, 2, 3]),
     st.integers(3, 8),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mnistjax
@@ -48,6 +48,7 @@ def test_flops_are_those_counted_by_hand():
     assert layers("cnn-bn") == stages + dense
 
 
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 40), max_size=3), st.integers(1, 9), st.integers(2, 12))
 def test_flops_of_dense_networks(widths, side, classes):
     model = mnistjax.create_model("mlp", features=tuple(widths), num_classes=classes)

@@ -38,7 +38,7 @@ CONFIG = TrainConfig(model="tiny", epochs=2, learning_rate=0.01)
 @functools.cache
 def variables():
     model = create_model("tiny", num_classes=3)
-    drawn = model.init(jax.random.key(0), jnp.zeros((1, 12, 12, 1)))
+    drawn = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 1)))
     return jax.tree.map(lambda leaf: leaf + 0.5, drawn)
 
 
@@ -83,8 +83,8 @@ def test_read_back_as_it_was(saved):
         assert (trained.config, trained.info) == (CONFIG, INFO)
         assert trained.model.name == "tiny"
     images = jnp.ones((2, 12, 12, 1))
-    logits, _ = trained.model.apply(trained.variables, images)
-    expected, _ = create_model("tiny", num_classes=3).apply(variables(), images)
+    logits, _ = jax.jit(trained.model.apply)(trained.variables, images)
+    expected, _ = jax.jit(create_model("tiny", num_classes=3).apply)(variables(), images)
     np.testing.assert_array_equal(logits, expected)
 
 

@@ -153,26 +153,30 @@ schedule = make_schedule("one-cycle", np.float64(0.1), 10, warmup_steps=2)
 assert schedule(jnp.int32(1)).dtype == jnp.float32
 numbers = {"weight_decay": np.float64(0.1), "clip_norm": np.float64(1), "b1": np.float64(0.9)}
 optimizer = make_optimizer("adam", schedule, **numbers)
-state = create_train_state(model, optimizer, jnp.zeros((1, 12, 12, 1), jnp.float32),
-                           key=jax.random.key(0), ema=True)
-order = epoch_order(state.key, 0, 8, 4)
+example = jnp.zeros((1, 12, 12, 1), jnp.float32)
+create = lambda key: create_train_state(model, optimizer, example, key=key, ema=True)
+state = jax.eval_shape(create, jax.random.key(0))
+order = epoch_order(jax.random.key(0), 0, 8, 4)
 images, labels = np.zeros((8, 12, 12, 1), np.uint8), np.arange(8, dtype=np.int32) % 3
 options = {"ema_decay": np.float64(0.9), "label_smoothing": np.float64(0.1)}
 epoch = make_epoch_fn(make_train_step(model, optimizer, **options))
 given = state, Metrics.empty(3)
-after = jax.jit(epoch)(*given, images, labels, order, 0, 2)
+after = jax.eval_shape(epoch, *given, images, labels, order, 0, 2)
 kinds = lambda tree: jax.tree.map(lambda leaf: str(leaf.dtype), tree)
 assert kinds(after) == kinds(given), (kinds(after), kinds(given))
-stats = make_batch_stats_fn(model)(after[0].variables, images, order)
-metrics = make_eval_fn(make_eval_step(model))(state.variables, images, labels, order)
-counted = metrics.count, metrics.correct, metrics.compute()
-found = set(jax.tree.leaves(kinds([given, order, sequential_order(3, 2), stats, metrics, counted])))
+stats = jax.eval_shape(make_batch_stats_fn(model), after[0].variables, images, order)
+evaluate = make_eval_fn(make_eval_step(model))
+metrics = jax.eval_shape(evaluate, state.variables, images, labels, order)
+counted = jax.eval_shape(lambda metrics: (metrics.count, metrics.correct), metrics)
+summary = Metrics.empty(3).compute()
+found = [given, order, sequential_order(3, 2), stats, metrics, counted, summary]
+found = set(jax.tree.leaves(kinds(found)))
 assert found <= {"float32", "int32", "key<fry>"}, found
 """
 
 
 def test_every_dtype_is_said_where_it_is_made():
-    """Under JAX_ENABLE_X64, what does not say its dtype has 64 bits."""
+    """Under JAX_ENABLE_X64, what does not say its dtype has 64 bits. Tracing shows it."""
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": str(root)}
     program = [sys.executable, "-c", IN_DOUBLE_PRECISION]
