@@ -9,7 +9,7 @@ import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, get_type_hints
+from typing import Annotated, Any, TypedDict, cast, get_type_hints
 
 import tyro
 
@@ -150,8 +150,8 @@ def _settings_type(default: mnistjax.TrainConfig) -> Any:
         flag = tyro.conf.arg(help=described[field.name], help_behavior_hint=shown)
         fields[field.name] = Annotated[hints[field.name], flag]
     # `total=False`: tyro leaves out what was not given, so that a recipe's own settings stay.
-    # mypy accepts the functional form only with literal names.
-    return TypedDict("Settings", fields, total=False)  # type: ignore[operator]
+    # The cast: type checkers accept the functional form only with literal names.
+    return cast(Any, TypedDict)("Settings", fields, total=False)
 
 
 def _describe_settings() -> dict[str, str]:

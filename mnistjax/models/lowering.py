@@ -36,12 +36,17 @@ def first_max(*xs: Array) -> Array:
 
 @first_max.defjvp
 def _first_max_jvp(xs: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    return _select_first_max(xs, tangents)
+
+
+def _select_first_max(xs: Sequence[Array], values: Sequence[Array]) -> tuple[Array, Array]:
+    """Returns the elementwise maximum of `xs`, and of `values` the one at the first maximum."""
     # `x == largest` could select none: XLA may compute `x` twice, with different rounding.
-    largest, tangent = xs[0], tangents[0]
-    for x, t in zip(xs[1:], tangents[1:], strict=True):
-        tangent = jnp.where(x > largest, t, tangent)
+    largest, selected = xs[0], values[0]
+    for x, value in zip(xs[1:], values[1:], strict=True):
+        selected = jnp.where(x > largest, value, selected)
         largest = jnp.maximum(largest, x)
-    return largest, tangent
+    return largest, selected
 
 
 def cut_windows(x: Array, window: int = 2) -> list[Array]:
@@ -106,12 +111,10 @@ def _direct_conv_pool_jvp(
     primals: tuple[Array, Array], tangents: tuple[Any, Any]
 ) -> tuple[Array, Array]:
     (x, kernel), (dx, dkernel) = primals, tangents
+    outputs = _direct(x, kernel)
     # The gradient needs only the index of the maximum.
-    largest, *others = _direct(x, kernel)
-    place = jnp.zeros_like(largest)
-    for i, output in enumerate(others, 1):
-        place = jnp.where(output > largest, i, place)
-        largest = jnp.maximum(largest, output)
+    indices = [jnp.full_like(output, i) for i, output in enumerate(outputs)]
+    largest, place = _select_first_max(outputs, indices)
     ((largest, place),) = _kept([[largest, place]])
     moves = [jnp.zeros_like(largest)] * 4
     if not isinstance(dkernel, SymbolicZero):

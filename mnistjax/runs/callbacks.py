@@ -95,7 +95,7 @@ class Watchers:
                 answers.append(getattr(callback, hook)(*arguments))
             except passing:
                 raise
-            except Exception as error:  # No failure of a callback may end the training.
+            except Exception as error:  # A user's code may raise anything; training goes on.
                 self._listening.remove(callback)
                 reason = " ".join(str(error).split()) or type(error).__name__
                 name = f"{type(callback).__name__}.{hook}"

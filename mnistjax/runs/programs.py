@@ -166,17 +166,12 @@ def _compile(
         _compiling(epoch_fn, *arguments),
         _compiling(jax.jit(create_state), key),
         _compiling(jax.jit(draw_order), key, 0),
+        _compiling_statistics(config, model, state, images, order),
         lambda: _warm_up(model, state.variables, shapes),
     ]
-    if config.ema_decay is not None and state.batch_stats:
-        rows = max(1, min(order.shape[0], _STATISTICS_IMAGES // config.batch_size))
-        jobs.append(_compiling(_statistics_program(model, rows), state.variables, images, order))
     with ThreadPoolExecutor(len(jobs)) as pool:  # XLA releases the GIL.
-        results = list(pool.map(lambda job: job(), jobs))
-    train_program, create_program, order_program, _, *statistics = results
-    return _CompiledPrograms(
-        train_program, create_program, order_program, statistics[0] if statistics else None
-    )
+        *programs, _ = pool.map(lambda job: job(), jobs)
+    return _CompiledPrograms(*programs)
 
 
 def _compiling(jitted: jax.stages.Wrapped, *arguments: Any) -> Callable[[], Compiled]:
@@ -184,13 +179,23 @@ def _compiling(jitted: jax.stages.Wrapped, *arguments: Any) -> Callable[[], Comp
     return jitted.lower(*arguments).compile
 
 
-def _statistics_program(model: Model, rows: int) -> jax.stages.Wrapped:
-    """Returns `(variables, images, order) -> batch_stats` over the first rows of an order."""
+def _compiling_statistics(
+    config: TrainConfig, model: Model, state: TrainState, images: Any, order: Any
+) -> Callable[[], Compiled | None]:
+    """Traces `(variables, images, order) -> batch_stats`; returns the function that compiles it.
+
+    The statistics are those of the first rows of the order. Without averaged parameters or batch
+    normalization none are needed, and the returned function gives None.
+    """
+    if config.ema_decay is None or not state.batch_stats:
+        return lambda: None
+    rows = max(1, min(order.shape[0], _STATISTICS_IMAGES // config.batch_size))
     batch_stats_fn = make_batch_stats_fn(model)
-    return jax.jit(
+    program = jax.jit(
         lambda variables, images, order: batch_stats_fn(variables, images, order[:rows]),
         compiler_options=compiler_options(),
     )
+    return _compiling(program, state.variables, images, order)
 
 
 def _warm_up(model: Model, variables: Variables, shapes: _Shapes) -> None:

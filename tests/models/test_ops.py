@@ -39,7 +39,7 @@ def center(x):
 
 
 def wave(x):
-    """Costs so much that XLA may compute it twice, and round it differently."""
+    """Is not linear, so that two computations of it may be rounded differently."""
     return jnp.sin(center(x))
 
 
