@@ -37,7 +37,7 @@ def compose(*augments: Augment) -> Augment:
     Example:
         >>> from functools import partial
         >>> augment = compose(partial(random_shift, pixels=2), partial(cutout, size=4))
-        >>> augment(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0)).shape
+        >>> jax.jit(augment)(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0)).shape
         (8, 28, 28, 1)
     """
 
@@ -61,7 +61,8 @@ def random_shift(images: jax.Array, *, key: jax.Array, pixels: int) -> jax.Array
         float [B, H, W, C].
 
     Example:
-        >>> random_shift(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0), pixels=2).shape
+        >>> shift = jax.jit(random_shift, static_argnames="pixels")
+        >>> shift(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0), pixels=2).shape
         (8, 28, 28, 1)
     """
     pad = [(0, 0), (pixels, pixels), (pixels, pixels), (0, 0)]
@@ -95,7 +96,7 @@ def random_affine(
 
     Example:
         >>> images = jnp.ones((8, 28, 28, 1))
-        >>> random_affine(images, key=jax.random.key(0), pixels=2.0, degrees=15.0).shape
+        >>> jax.jit(random_affine)(images, key=jax.random.key(0), pixels=2.0, degrees=15.0).shape
         (8, 28, 28, 1)
     """
     angle_key, scale_key, shift_key = jax.random.split(key, 3)
@@ -148,7 +149,7 @@ def random_rotate(images: jax.Array, *, key: jax.Array, degrees: float) -> jax.A
 
     Example:
         >>> images = jnp.ones((8, 28, 28, 1))
-        >>> random_rotate(images, key=jax.random.key(0), degrees=15.0).shape
+        >>> jax.jit(random_rotate)(images, key=jax.random.key(0), degrees=15.0).shape
         (8, 28, 28, 1)
     """
     return random_affine(images, key=key, degrees=degrees)
@@ -167,7 +168,7 @@ def random_scale(images: jax.Array, *, key: jax.Array, scale: float) -> jax.Arra
 
     Example:
         >>> images = jnp.ones((8, 28, 28, 1))
-        >>> random_scale(images, key=jax.random.key(0), scale=0.1).shape
+        >>> jax.jit(random_scale)(images, key=jax.random.key(0), scale=0.1).shape
         (8, 28, 28, 1)
     """
     return random_affine(images, key=key, scale=scale)
@@ -188,7 +189,7 @@ def cutout(images: jax.Array, *, key: jax.Array, size: int) -> jax.Array:
         float [B, H, W, C].
 
     Example:
-        >>> images = cutout(jnp.ones((1, 28, 28, 1)), key=jax.random.key(0), size=4)
+        >>> images = jax.jit(cutout)(jnp.ones((1, 28, 28, 1)), key=jax.random.key(0), size=4)
         >>> bool(28 * 28 - 16 <= images.sum() < 28 * 28)
         True
     """
@@ -223,7 +224,7 @@ def elastic(
         float [B, H, W, C].
 
     Example:
-        >>> elastic(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0), pixels=1.5).shape
+        >>> jax.jit(elastic)(jnp.ones((8, 28, 28, 1)), key=jax.random.key(0), pixels=1.5).shape
         (8, 28, 28, 1)
     """
     batch, height, width = images.shape[:3]
@@ -250,7 +251,8 @@ def gaussian_kernel(length: int, sigma: float | jax.Array, *, norm: int = 1) -> 
         float32 [length, length].
 
     Example:
-        >>> [round(float(weight), 2) for weight in gaussian_kernel(3, 1.0)[0]]
+        >>> kernel = jax.jit(gaussian_kernel, static_argnames="length")(length=3, sigma=1.0)
+        >>> [round(weight, 2) for weight in kernel[0].tolist()]
         [0.57, 0.35, 0.08]
     """
     positions = jnp.arange(length, dtype=jnp.float32)
@@ -270,7 +272,8 @@ def sample(image: jax.Array, positions: jax.Array) -> jax.Array:
         float [H', W', C].
 
     Example:
-        >>> sample(jnp.array([[[0.0], [1.0]]]), jnp.array([[[0.0, 0.25], [0.0, 9.0]]])).ravel()
+        >>> positions = jnp.array([[[0.0, 0.25], [0.0, 9.0]]])
+        >>> jax.jit(sample)(jnp.array([[[0.0], [1.0]]]), positions).ravel()
         Array([0.25, 0.  ], dtype=float32)
     """
     rows, columns = positions[..., 0], positions[..., 1]

@@ -179,7 +179,7 @@ def take_batch(images: jax.Array, labels: jax.Array, indices: jax.Array) -> Batc
         The batch; masked rows hold zero images and label 0.
 
     >>> images, labels = jnp.ones((3, 28, 28, 1)), jnp.array([7, 8, 9])
-    >>> batch = take_batch(images, labels, jnp.array([2, 0, -1]))
+    >>> batch = jax.jit(take_batch)(images, labels, jnp.array([2, 0, -1]))
     >>> batch.labels.tolist(), batch.mask.tolist()
     ([9, 7, 0], [True, True, False])
     """
