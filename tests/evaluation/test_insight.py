@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,12 +20,23 @@ DIGITS = mnistjax.load_dataset("digits")
 IMAGES = DIGITS.test.images[:12]
 
 
+def draw_network(model, image_shape=(28, 28, 1)):
+    """A network whose weights NumPy draws: what initializes a model is costly to compile."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        return rng.normal(0, math.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *image_shape), np.float32))
+    params = jax.tree.map(draw, shapes["params"])
+    stats = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes["batch_stats"])
+    info = dataclasses.replace(DIGITS.info, image_shape=image_shape)
+    return TrainedModel(model, {"params": params, "batch_stats": stats}, info)
+
+
 @functools.cache
 def network(name):
-    """A network as it is initialized."""
-    model = mnistjax.create_model(name)
-    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-    return TrainedModel(model, variables, DIGITS.info)
+    return draw_network(mnistjax.create_model(name))
 
 
 class Pooled(nn.Module):
@@ -63,11 +74,9 @@ def test_a_filter_answers_as_the_layer_does():
 
 
 def test_filters_of_color_images_are_averaged_over_the_channels():
-    model = mnistjax.create_model("cnn")
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 14, 14, 3)))
-    info = dataclasses.replace(DIGITS.info, image_shape=(14, 14, 3))
-    filters = first_layer_filters(TrainedModel(model, variables, info))
-    kernel = np.asarray(variables["params"]["Stage_0"]["kernel"])
+    trained = draw_network(mnistjax.create_model("cnn"), image_shape=(14, 14, 3))
+    filters = first_layer_filters(trained)
+    kernel = trained.variables["params"]["Stage_0"]["kernel"]
     np.testing.assert_allclose(filters, kernel.mean(2).transpose(2, 0, 1), atol=1e-7)
 
 
@@ -77,7 +86,7 @@ def test_a_network_without_such_weights_is_an_error():
         first_layer_filters(dataclasses.replace(network("mlp"), info=info))
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "tiny"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.full), "tiny"])
 def test_saliency_predicts_what_a_small_change_does_to_the_logit(name):
     trained = network(name)
     classes = np.arange(12) % 10
@@ -136,10 +145,9 @@ def test_a_model_may_keep_its_features_to_itself():
 
 
 def test_a_module_without_a_dense_layer_has_no_features():
-    model = mnistjax.from_linen(Pooled())
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    trained = draw_network(mnistjax.from_linen(Pooled()))
     with pytest.raises(ValueError, match=r"expected a module with an nn\.Dense, found Pooled"):
-        hidden_features(TrainedModel(model, variables, DIGITS.info), IMAGES)
+        hidden_features(trained, IMAGES)
 
 
 def blobs(count=30, columns=60):
