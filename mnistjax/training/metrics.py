@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -60,19 +62,9 @@ class Metrics:
                 "expected logits [B, classes], labels [B] and mask [B], "
                 f"got {logits.shape}, {labels.shape} and {mask.shape}"
             )
-        num_classes = logits.shape[-1]
         if _is_known(labels) and _is_known(mask):
-            check_labels(labels, num_classes, mask=mask)
-        log_probabilities = jax.nn.log_softmax(logits)
-        truth, unknown = one_hot_labels(labels, mask, num_classes)
-        truth = truth * mask[:, None]
-        guess = jax.nn.one_hot(jnp.argmax(logits, -1), num_classes, dtype=jnp.float32)
-        # A product of one-hot matrices counts the pairs, faster than a scatter on every platform.
-        confusion = jnp.round(truth.T @ guess).astype(jnp.int32)
-        # `where` instead of `*`, because a masked row may hold infinities.
-        losses = jnp.where(truth > 0, -log_probabilities, 0.0)
-        loss_sum = jnp.where(jnp.any(unknown), jnp.nan, jnp.sum(losses))
-        return cls(loss_sum.astype(jnp.float32), confusion)
+            check_labels(labels, logits.shape[-1], mask=mask)
+        return cls(*_sums(logits, labels, mask))
 
     def merge(self, other: Metrics) -> Metrics:
         """Returns the metrics of the images of both together."""
@@ -108,6 +100,23 @@ class Metrics:
             return {"loss": float("nan"), "accuracy": float("nan")}
         correct = int(np.trace(confusion))
         return {"loss": float(self.loss_sum) / count, "accuracy": correct / count}
+
+
+# Called outside any transform, this is one program. Within one, it leaves no trace.
+@functools.partial(jax.jit, inline=True)
+def _sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the fields of `Metrics` for one batch."""
+    num_classes = logits.shape[-1]
+    log_probabilities = jax.nn.log_softmax(logits)
+    truth, unknown = one_hot_labels(labels, mask, num_classes)
+    truth = truth * mask[:, None]
+    guess = jax.nn.one_hot(jnp.argmax(logits, -1), num_classes, dtype=jnp.float32)
+    # A product of one-hot matrices counts the pairs, faster than a scatter on every platform.
+    confusion = jnp.round(truth.T @ guess).astype(jnp.int32)
+    # `where` instead of `*`, because a masked row may hold infinities.
+    losses = jnp.where(truth > 0, -log_probabilities, 0.0)
+    loss_sum = jnp.where(jnp.any(unknown), jnp.nan, jnp.sum(losses))
+    return loss_sum.astype(jnp.float32), confusion
 
 
 def one_hot_labels(
