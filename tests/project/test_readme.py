@@ -20,6 +20,9 @@ def blocks(language: str) -> list[str]:
 
 def test_python_code_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    # Any network shows that the calls fit together: one of few layers is compiled sooner.
+    small = mnistjax.create_model("cnn", features=(4,), kernel_sizes=(3,), pools=(2,))
+    monkeypatch.setattr(mnistjax, "create_model", {"cnn": small}.__getitem__)
     namespace: dict = {}
     for block in blocks("python"):
         exec(block, namespace)
