@@ -112,14 +112,20 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
         >>> import jax, mnistjax
         >>> model = mnistjax.from_linen(mnistjax.models.MLP(features=(8,)), name="small")
         >>> images = jax.numpy.zeros((2, 4, 4, 1))
-        >>> logits, _ = model.apply(model.init(jax.random.key(0), images), images)
+        >>> variables = model.init(jax.random.key(0), images)
+        >>> logits, _ = jax.jit(model.apply)(variables, images)
         >>> logits.shape
         (2, 10)
     """
 
+    # As one program, it does without the forward pass, of which only the shapes matter.
+    @jax.jit
+    def initialize(key: jax.Array, images: jax.Array) -> Variables:
+        return module.init(key, images, train=False, mask=None, axis_name=None)
+
     def init(key: jax.Array, images: jax.Array) -> Variables:
         check_images(images)
-        variables = module.init(key, images, train=False, mask=None, axis_name=None)
+        variables = initialize(key, images)
         return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
     def apply(
@@ -195,8 +201,8 @@ def count_parameters(variables: Variables) -> int:
         The number of parameters and running statistics.
 
     Example:
-        >>> import jax.numpy as jnp, mnistjax
-        >>> mnistjax.count_parameters({"params": jnp.zeros((3, 4)), "batch_stats": jnp.zeros(4)})
+        >>> import numpy as np, mnistjax
+        >>> mnistjax.count_parameters({"params": np.zeros((3, 4)), "batch_stats": np.zeros(4)})
         16
     """
     return sum(leaf.size for leaf in jax.tree.leaves(variables))
