@@ -20,10 +20,11 @@ class MLP(nn.Module):
         dtype: dtype of the arithmetic; parameters stay float32.
 
     Example:
-        >>> import jax, mnistjax
+        >>> import functools, jax, mnistjax
         >>> network, images = mnistjax.models.MLP(features=(8,)), jax.numpy.zeros((2, 4, 4, 1))
-        >>> variables = network.init(jax.random.key(0), images, train=False)
-        >>> network.apply(variables, images, train=False).shape
+        >>> init = jax.jit(functools.partial(network.init_with_output, train=False))
+        >>> logits, variables = init(jax.random.key(0), images)
+        >>> logits.shape
         (2, 10)
     """
 

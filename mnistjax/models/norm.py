@@ -25,12 +25,13 @@ class BatchNorm(nn.Module):
         dtype: dtype of the output; parameters and statistics are always float32.
 
     Example:
-        >>> import jax, jax.numpy as jnp, mnistjax
-        >>> norm, x = mnistjax.models.BatchNorm(), jnp.array([[1.0], [3.0], [100.0]])
-        >>> variables = norm.init(jax.random.key(0), x, train=False)
-        >>> mask = jnp.array([True, True, False])
-        >>> y, updates = norm.apply(variables, x, train=True, mask=mask, mutable=["batch_stats"])
-        >>> [round(float(pixel), 2) for pixel in y[:2, 0]]
+        >>> import functools, jax, mnistjax, numpy as np
+        >>> norm, x = mnistjax.models.BatchNorm(), np.float32([[1], [3], [100]])
+        >>> init = jax.jit(functools.partial(norm.init, train=False))
+        >>> train = jax.jit(functools.partial(norm.apply, train=True, mutable=["batch_stats"]))
+        >>> mask = np.array([True, True, False])
+        >>> y, updates = train(init(jax.random.key(0), x), x, mask=mask)
+        >>> np.asarray(y)[:2, 0].round(2).tolist()
         [-1.0, 1.0]
     """
 

@@ -50,8 +50,8 @@ def conv(lhs: Array, kernel: Array, *, padding: str) -> Array:
 
     Example:
         >>> import jax.numpy as jnp, mnistjax
-        >>> images, kernel = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 1))
-        >>> float(mnistjax.ops.conv(images, kernel, padding="VALID")[0, 0, 0, 0])
+        >>> images, kernel = jnp.ones((1, 3, 3, 2)), jnp.ones((3, 3, 2, 1))
+        >>> mnistjax.ops.conv(images, kernel, padding="VALID").item()
         18.0
     """
     return lax.platform_dependent(
@@ -92,9 +92,9 @@ def conv_pool(
             for the pooling.
 
     Example:
-        >>> import jax.numpy as jnp, mnistjax
-        >>> images, kernel = jnp.ones((1, 6, 6, 1)), jnp.ones((3, 3, 1, 4))
-        >>> mnistjax.ops.conv_pool(images, kernel, padding="VALID", between=jnp.sin).shape
+        >>> import functools, jax, jax.numpy as jnp, mnistjax
+        >>> stage = functools.partial(mnistjax.ops.conv_pool, padding="VALID", between=jnp.sin)
+        >>> jax.jit(stage)(jnp.ones((1, 6, 6, 1)), jnp.ones((3, 3, 1, 4))).shape
         (1, 2, 2, 4)
     """
     padded = _pad(lhs, kernel, padding)
@@ -131,8 +131,8 @@ def max_pool(x: Array, window: int = 2) -> Array:
 
     Example:
         >>> import jax.numpy as jnp, mnistjax
-        >>> mnistjax.ops.max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
-        [[5.0, 7.0], [13.0, 15.0]]
+        >>> mnistjax.ops.max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1)).tolist()
+        [[[[5.0], [7.0]], [[13.0], [15.0]]]]
     """
     _check_window(window, *x.shape[1:3])
     return _forward(partial(_native_pool, window=window), partial(split_pool, window=window))(x)
@@ -164,7 +164,8 @@ def conv_general_dilated(
         >>> import flax.linen as nn, jax, mnistjax
         >>> layer = nn.Conv(4, (3, 3), conv_general_dilated=mnistjax.ops.conv_general_dilated)
         >>> images = jax.numpy.zeros((2, 6, 6, 1))
-        >>> layer.apply(layer.init(jax.random.key(0), images), images).shape
+        >>> output, _ = jax.jit(layer.init_with_output)(jax.random.key(0), images)
+        >>> output.shape
         (2, 6, 6, 4)
     """
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, options.get("dimension_numbers"))

@@ -125,7 +125,7 @@ def evaluate(trained: TrainedModel, split: Split, *, batch_size: int = EVAL_BATC
 
     >>> import jax, mnistjax
     >>> dataset, model = mnistjax.load_dataset("digits"), mnistjax.create_model("softmax")
-    >>> images = mnistjax.scale_pixels(dataset.test.images)
+    >>> images = mnistjax.scale_pixels(dataset.test.images[:1])
     >>> untrained = TrainedModel(model, model.init(jax.random.key(0), images), dataset.info)
     >>> int(evaluate(untrained, dataset.test).count)
     360
