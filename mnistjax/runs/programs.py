@@ -59,8 +59,8 @@ def single(plan: Plan) -> Programs:
     """Makes the programs of one network on one device.
 
     They are compiled ahead of time, so that compilation and training are timed separately, and
-    cached by the settings that affect them: a second run that differs only in its seed or learning
-    rate compiles nothing.
+    cached by the settings that affect them: a second run that differs only in its seed, in its
+    learning rate or, at a constant learning rate, in its length compiles nothing.
 
     Args:
         plan: the run.
@@ -124,7 +124,9 @@ def _static_settings(plan: Plan) -> TrainConfig:
         *("validation_fraction", "validation_seed", "patience"),
     )
     unused = {name: getattr(defaults, name) for name in names}
-    return plan.config.replace(**unused, steps=plan.steps)
+    # Only a learning rate that changes depends on the length of the run.
+    constant = plan.config.schedule == "constant" and not plan.config.warmup
+    return plan.config.replace(**unused, steps=1 if constant else plan.steps)
 
 
 def _environment() -> tuple[Any, ...]:

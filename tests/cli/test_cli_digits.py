@@ -55,6 +55,10 @@ def said(capsys, *words, status=0):
     return captured.out.splitlines(), errors.splitlines()
 
 
+def test_the_embedded_digits_are_learned(run):
+    assert mnistjax.runs.read_result(run)["test_accuracy"] >= 0.95
+
+
 def test_predict_prints_a_line_an_image(run, files, capsys):
     lines, errors = said(capsys, "predict", run, *files)
     assert not errors

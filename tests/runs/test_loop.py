@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_runs import CONFIG, Recorder, dataset
@@ -33,9 +32,8 @@ def run(tmp_path_factory):
 
 
 def manual_accuracy(trained, split):
-    logits, _ = trained.model.apply(
-        trained.variables, mnistjax.scale_pixels(jnp.asarray(split.images))
-    )
+    images = split.images.astype(np.float32) / np.float32(255)
+    logits, _ = jax.jit(trained.model.apply)(trained.variables, images)
     return np.mean(np.argmax(logits, -1) == split.labels)
 
 
@@ -121,9 +119,10 @@ def test_logits_of_no_image_have_the_shape_of_logits(run):
     assert mnistjax.predict_logits(run.trained, dataset().test.images[:0]).shape == (0, 4)
 
 
-def test_a_second_fit_with_another_seed_and_learning_rate_compiles_nothing(run, caplog):
+def test_a_second_fit_of_another_seed_learning_rate_and_length_compiles_nothing(run, caplog):
+    changed = CONFIG.replace(seed=7, learning_rate=1e-3, epochs=2, recipe="other")
     with jax.log_compiles():
-        other = fit(CONFIG.replace(seed=7, learning_rate=1e-3, recipe="other"), dataset())
+        other = fit(changed, dataset())
     assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
     assert (other.state.params["Dense_0"]["bias"] != run.state.params["Dense_0"]["bias"]).any()
 
@@ -163,9 +162,7 @@ def test_all_training_images_are_trained_on_where_none_is_held_out():
 
 def test_early_stopping_returns_the_weights_of_the_best_epoch(tmp_path):
     # A learning rate that leaves good places again.
-    config = CONFIG.replace(
-        epochs=40, learning_rate=0.3, optimizer="momentum", patience=2, shift=3, batch_size=8
-    )
+    config = CONFIG.replace(epochs=40, learning_rate=0.3, patience=2)
     result = fit(config, dataset(), workdir=tmp_path)
     accuracies = [row["validation_accuracy"] for row in result.history]
     best = int(np.argmax(accuracies))
@@ -178,7 +175,7 @@ def test_early_stopping_returns_the_weights_of_the_best_epoch(tmp_path):
 
 
 def test_the_averaged_weights_with_statistics_of_their_own_are_evaluated_and_saved(tmp_path):
-    config = CONFIG.replace(model="tiny", ema_decay=0.9, epochs=2)
+    config = CONFIG.replace(model="tiny", optimizer="sgd", ema_decay=0.9, epochs=1)
     fitted = fit(config, dataset(), workdir=tmp_path)
     averaged, variables = fitted.state.ema_params, fitted.trained.variables
     assert (averaged["Dense_0"]["kernel"] != fitted.state.params["Dense_0"]["kernel"]).any()
@@ -198,7 +195,7 @@ def test_the_averaged_weights_with_statistics_of_their_own_are_evaluated_and_sav
 )
 def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(tmp_path, length):
     """Also where it is the last update that spoils the weights."""
-    config = CONFIG.replace(optimizer="sgd", learning_rate=1e38, **length)
+    config = CONFIG.replace(learning_rate=1e38, **length)
     recorder = Recorder()
     with pytest.raises(
         NonFiniteLossError, match=r"loss .* became (nan|inf): a learning rate below 1e\+38"
@@ -221,7 +218,7 @@ def test_a_directory_that_holds_a_run_is_kept(tmp_path):
 def test_overwriting_replaces_the_run_and_nothing_else(tmp_path):
     fit(CONFIG.replace(steps=1), dataset(), workdir=tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    config = CONFIG.replace(optimizer="sgd", learning_rate=1e38)
+    config = CONFIG.replace(learning_rate=1e38)
     with pytest.raises(NonFiniteLossError):
         fit(config, dataset(), workdir=tmp_path, overwrite=True)
     # Nothing of the old run may pass for a result of the new one.
@@ -272,11 +269,6 @@ def many_images():
 def test_settings_that_name_another_data_set_are_refused():
     with pytest.raises(ConfigError, match="name data set 'mnist', found 'squares'"):
         fit(CONFIG.replace(dataset="mnist"), dataset())
-
-
-def test_the_embedded_digits_are_learned():
-    result = fit(CONFIG.replace(epochs=8), load_dataset("digits"))
-    assert result.result["test_accuracy"] >= 0.95
 
 
 @pytest.mark.mnist
