@@ -71,9 +71,13 @@ def augmentation(
         The figure.
     """
     originals = split.images[:images]
-    repeated = jnp.repeat(scale_pixels(jnp.asarray(originals)), variants, axis=0)
-    changed = augment(repeated, key=jax.random.key(seed))
-    gray = np.asarray(changed).mean(-1).reshape(len(originals), variants, *originals.shape[1:3])
+
+    @jax.jit  # as in training, and quicker than operation by operation
+    def change(pixels: jax.Array, key: jax.Array) -> jax.Array:
+        return augment(jnp.repeat(scale_pixels(pixels), variants, axis=0), key=key)
+
+    changed = np.asarray(change(np.asarray(originals), jax.random.key(seed)))
+    gray = changed.mean(-1).reshape(len(originals), variants, *originals.shape[1:3])
     rows = np.concatenate([as_gray(originals)[:, None], gray], 1)
     return draw_mosaic(
         rows.reshape(-1, *rows.shape[2:]),

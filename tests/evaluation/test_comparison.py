@@ -68,7 +68,7 @@ def test_runs_of_one_recipe_are_one_row(runs):
 def test_a_run_of_fit_can_be_compared(digits_run):
     (row,) = compare_runs([digits_run]).rows
     result = read_result(digits_run)
-    assert row.name == "cnn"
+    assert row.name == "mlp"
     assert row.accuracies == (result["test_accuracy"],)
     assert row.parameters == result["parameters"]
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 
+import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ CASES = {
     "thirteen classes of tall color images": (13, 60, (40, 12, 3), (), 0.5),
     "names": (5, 80, (12, 12, 1), LONG, 0.4),
     "all right": (10, 50, (28, 28, 1), (), 0.0),
-    "all wrong": (3, 50, (12, 12, 1), (), 1.0),
-    "an image": (4, 1, (12, 12, 1), (), 0.0),
+    "all wrong": (10, 50, (12, 12, 1), (), 1.0),
+    "an image": (10, 1, (12, 12, 1), (), 0.0),
 }
 
 
@@ -103,9 +104,7 @@ def test_augmentation_shows_each_image_and_then_its_variants(case):
     info, split, _ = case
 
     def darken(images, *, key):
-        assert images.min() >= 0
-        assert images.max() <= 1
-        return images * 0.5
+        return jnp.where((images >= 0) & (images <= 1), images / 2, jnp.nan)
 
     figure = plots.augmentation(split, darken, seed=0, images=3, variants=4)
     assert_renders(figure)
