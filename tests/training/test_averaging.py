@@ -26,17 +26,28 @@ from mnistjax.training import (
 CLASSES = 10
 
 
-def plain_run(decay, steps, **options):
+PLAIN, OPTIMIZER = plain_model(), make_optimizer("sgd", 0.5)
+MODEL = Model(jax.jit(PLAIN.init), PLAIN.apply, "plain")
+
+
+def create(key):
+    """Not jitted: only then would a buffer stand twice in a state, which a loop donates."""
+    example = np.zeros((1, 2, 2, 1), np.float32)
+    return create_train_state(MODEL, OPTIMIZER, example, key=key, ema=True)
+
+
+@jax.jit
+def take_step(state, batch, decay):
+    return make_train_step(MODEL, OPTIMIZER, ema_decay=decay)(state, batch)
+
+
+def plain_run(decay, steps):
     """The states of a few steps of a linear network, the first one included."""
-    model, optimizer = plain_model(), make_optimizer("sgd", 0.5)
-    step = jax.jit(make_train_step(model, optimizer, ema_decay=decay))
-    example = jnp.zeros((1, 2, 2, 1))
-    state = create_train_state(model, optimizer, example, key=jax.random.key(0), ema=True)
-    states, rng = [state], np.random.default_rng(0)
+    states, rng = [create(jax.random.key(0))], np.random.default_rng(0)
     for _ in range(steps):
         images = rng.uniform(size=(8, 2, 2, 1)).astype(np.float32)
         batch = Batch(images, np.arange(8, dtype=np.int32), np.arange(8) < 6)
-        states.append(step(states[-1], batch)[0])
+        states.append(take_step(states[-1], batch, decay)[0])
     return states
 
 
@@ -63,7 +74,7 @@ def test_the_average_of_a_few_steps_is_near_the_weights_and_far_from_the_start()
 def test_the_decay_grows_to_the_one_that_was_asked_for():
     steps = np.array([0, 8, 90, 8_989, 10**6], np.int32)
     np.testing.assert_allclose(
-        jax.vmap(ema_decay_at, in_axes=(None, 0))(0.999, steps),
+        jax.jit(jax.vmap(ema_decay_at, in_axes=(None, 0)))(0.999, steps),
         [0.1, 0.5, 0.91, 8990 / 8999, 0.999],
         rtol=1e-6,
     )
@@ -71,25 +82,23 @@ def test_the_decay_grows_to_the_one_that_was_asked_for():
 
 def test_averages_of_an_ensemble_pass_through_a_donating_loop():
     """Decays are traced numbers here, one for each member."""
-    model, optimizer = plain_model(), make_optimizer("sgd", 0.5)
     images = np.random.default_rng(0).integers(0, 256, (12, 2, 2, 1), dtype=np.uint8)
-    labels, order = np.arange(12, dtype=np.int32) % CLASSES, sequential_order(12, 4)
-
-    def create(key):
-        return create_train_state(model, optimizer, jnp.zeros((1, 2, 2, 1)), key=key, ema=True)
+    labels = np.arange(12, dtype=np.int32) % CLASSES
+    order = jnp.arange(12).reshape(3, 4)
 
     def train(state, metrics, decay):
-        epoch = make_epoch_fn(make_train_step(model, optimizer, ema_decay=decay))
+        epoch = make_epoch_fn(make_train_step(MODEL, OPTIMIZER, ema_decay=decay))
         return epoch(state, metrics, images, labels, order, 0, 3)
 
-    keys, decays = jax.random.split(jax.random.key(0), 2), jnp.array([0.0, 0.9])
+    keys, decays = jax.random.split(jax.random.key(0), 2), np.array([0.0, 0.9], np.float32)
     states = jax.vmap(create)(keys)
-    metrics = jax.vmap(lambda _: Metrics.empty(CLASSES))(decays)
+    metrics = jax.jit(jax.vmap(lambda _: Metrics.empty(CLASSES)))(decays)
     alone = [
         jax.jit(train)(create(key), Metrics.empty(CLASSES), decay)
         for key, decay in zip(keys, decays, strict=True)
     ]
     states, metrics = jax.jit(jax.vmap(train), donate_argnums=(0, 1))(states, metrics, decays)
+    states = jax.device_get(states.replace(key=None))
     for index, (state, _) in enumerate(alone):
         for name, leaf in state.ema_params.items():
             np.testing.assert_allclose(states.ema_params[name][index], leaf, rtol=1e-5, atol=1e-6)
@@ -114,19 +123,23 @@ def measuring_model(momentum):
     return Model(lambda key, images: {}, apply, "measuring")
 
 
+@jax.jit
+def measured(variables, images, order, momentum):
+    return make_batch_stats_fn(measuring_model(momentum))(variables, images, order)
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99, 0.999])
 def test_statistics_are_those_of_all_images_whatever_the_momentum(momentum):
     images = np.random.default_rng(0).integers(0, 256, (37, 2, 3, 1), dtype=np.uint8)
     # A ragged batch, and one that is all padding.
-    order = jnp.concatenate([sequential_order(37, 8), jnp.full((1, 8), -1)])
-    start = {name: jnp.full((2, 3, 1), 7.0) for name in ("mean", "square")}
+    order = np.pad(np.arange(37, dtype=np.int32), (0, 11), constant_values=-1).reshape(6, 8)
+    start = {name: np.full((2, 3, 1), 7.0, np.float32) for name in ("mean", "square")}
     variables = {"params": {}, "batch_stats": start}
-    stats_fn = jax.jit(make_batch_stats_fn(measuring_model(momentum)))
-    stats = stats_fn(variables, images, order)
+    stats = measured(variables, images, order, momentum)
     scaled = images / 255
     np.testing.assert_allclose(stats["mean"], 1e3 * scaled.mean(0), rtol=1e-3)
     np.testing.assert_allclose(stats["square"], 1e3 * (scaled**2).mean(0), rtol=1e-3)
-    nothing = stats_fn(variables, images, jnp.full_like(order, -1))
+    nothing = measured(variables, images, np.full_like(order, -1), momentum)
     jax.tree.map(np.testing.assert_array_equal, nothing, start)
 
 
@@ -135,16 +148,18 @@ def test_a_network_with_its_own_statistics_says_what_it_said_while_it_was_traine
     model = create_model("tiny")
     images = np.random.default_rng(0).uniform(size=(24, 12, 12, 1)).astype(np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images)
-    stats = jax.jit(make_batch_stats_fn(model))(variables, images, sequential_order(24, 24))
-    mask, key = jnp.ones(24, bool), jax.random.key(1)
-    trained, _ = model.apply(variables, images, train=True, key=key, mask=mask)
-    evaluated, _ = model.apply({**variables, "batch_stats": stats}, images)
+    order = np.arange(24, dtype=np.int32).reshape(1, 24)
+    stats = jax.jit(make_batch_stats_fn(model))(variables, images, order)
+    apply = jax.jit(model.apply, static_argnames="train")
+    mask, key = np.ones(24, bool), jax.random.key(1)
+    trained, _ = apply(variables, images, train=True, key=key, mask=mask)
+    evaluated, _ = apply({**variables, "batch_stats": stats}, images)
     np.testing.assert_allclose(evaluated, trained, atol=2e-3)
 
 
 def test_a_network_without_statistics_has_none_to_compute():
     variables = {"params": {}, "batch_stats": {}}
-    assert make_batch_stats_fn(plain_model())(variables, jnp.zeros((4, 2, 2, 1)), None) == {}
+    assert make_batch_stats_fn(MODEL)(variables, np.zeros((4, 2, 2, 1), np.float32), None) == {}
 
 
 def test_an_average_is_no_worse_than_the_weights_that_it_averages():
@@ -152,12 +167,17 @@ def test_an_average_is_no_worse_than_the_weights_that_it_averages():
     digits = mnistjax.data.load_dataset("digits")
     model, optimizer = create_model("tiny", padding="SAME"), make_optimizer("adam", 3e-3)
     images, labels = jnp.asarray(digits.train.images), jnp.asarray(digits.train.labels)
+    example = np.zeros((1, *images.shape[1:]), np.float32)
+
+    @jax.jit
+    def create(key):
+        return create_train_state(model, optimizer, example, key=key, ema=True)
+
     key = jax.random.key(0)
-    example = jnp.zeros((1, *images.shape[1:]))
-    state = create_train_state(model, optimizer, example, key=key, ema=True)
+    state, order_of = create(key), jax.jit(epoch_order, static_argnums=(2, 3))
     epoch = jax.jit(make_epoch_fn(make_train_step(model, optimizer, ema_decay=0.999)))
     for number in range(4):
-        order = epoch_order(key, number, len(images), 32)
+        order = order_of(key, number, len(images), 32)
         state, _ = epoch(state, Metrics.empty(CLASSES), images, labels, order, 0, len(order))
     stats = jax.jit(make_batch_stats_fn(model))(state.variables, images, order)
     test = jnp.asarray(digits.test.images), jnp.asarray(digits.test.labels)

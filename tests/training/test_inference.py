@@ -77,7 +77,7 @@ def test_every_row_counts_once_at_any_batch_size(batch_size):
     images, labels = draw(30)
     logits = images.reshape(-1, 4).astype(np.float32)
     metrics = measure_logits(logits, labels, batch_size=batch_size)
-    expected = Metrics.from_logits(jnp.asarray(logits), jnp.asarray(labels), jnp.ones(30, bool))
+    expected = Metrics.from_logits(logits, labels, np.ones(30, bool))
     np.testing.assert_array_equal(metrics.confusion, expected.confusion)
     np.testing.assert_allclose(metrics.loss_sum, expected.loss_sum, rtol=1e-5)
     assert int(metrics.count) == 30
