@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from training_cases import COUNT, DEVICES, Case, data, device_mesh, host_batch
 
-from mnistjax.data import Batch, epoch_order, sequential_order
+from mnistjax.data import Batch, epoch_order
 from mnistjax.errors import DataFormatError
 from mnistjax.models import Model
 from mnistjax.training import (
@@ -148,28 +148,28 @@ from mnistjax.models import create_model
 from mnistjax.training import *
 
 assert jax.config.jax_enable_x64
+traced = jax.eval_shape
 model = create_model("tiny", num_classes=3)
 schedule = make_schedule("one-cycle", np.float64(0.1), 10, warmup_steps=2)
-assert schedule(jnp.int32(1)).dtype == jnp.float32
+assert traced(schedule, np.int32(1)).dtype == jnp.float32
 numbers = {"weight_decay": np.float64(0.1), "clip_norm": np.float64(1), "b1": np.float64(0.9)}
 optimizer = make_optimizer("adam", schedule, **numbers)
-example = jnp.zeros((1, 12, 12, 1), jnp.float32)
-create = lambda key: create_train_state(model, optimizer, example, key=key, ema=True)
-state = jax.eval_shape(create, jax.random.key(0))
-order = epoch_order(jax.random.key(0), 0, 8, 4)
+example = np.zeros((1, 12, 12, 1), np.float32)
+key = jax.random.key(0)
+state = traced(lambda key: create_train_state(model, optimizer, example, key=key, ema=True), key)
+order = traced(lambda key: epoch_order(key, 0, 8, 4), key)
 images, labels = np.zeros((8, 12, 12, 1), np.uint8), np.arange(8, dtype=np.int32) % 3
 options = {"ema_decay": np.float64(0.9), "label_smoothing": np.float64(0.1)}
 epoch = make_epoch_fn(make_train_step(model, optimizer, **options))
-given = state, Metrics.empty(3)
-after = jax.eval_shape(epoch, *given, images, labels, order, 0, 2)
+given = state, traced(lambda: Metrics.empty(3))
+after = traced(epoch, *given, images, labels, order, 0, 2)
 kinds = lambda tree: jax.tree.map(lambda leaf: str(leaf.dtype), tree)
 assert kinds(after) == kinds(given), (kinds(after), kinds(given))
-stats = jax.eval_shape(make_batch_stats_fn(model), after[0].variables, images, order)
-evaluate = make_eval_fn(make_eval_step(model))
-metrics = jax.eval_shape(evaluate, state.variables, images, labels, order)
-counted = jax.eval_shape(lambda metrics: (metrics.count, metrics.correct), metrics)
-summary = Metrics.empty(3).compute()
-found = [given, order, sequential_order(3, 2), stats, metrics, counted, summary]
+stats = traced(make_batch_stats_fn(model), after[0].variables, images, order)
+metrics = traced(make_eval_fn(make_eval_step(model)), state.variables, images, labels, order)
+figures = lambda metrics: (metrics.count, metrics.correct, metrics.compute())
+rows = traced(lambda: sequential_order(3, 2))
+found = [given, order, rows, stats, metrics, traced(figures, metrics)]
 found = set(jax.tree.leaves(kinds(found)))
 assert found <= {"float32", "int32", "key<fry>"}, found
 """
@@ -186,22 +186,27 @@ def test_every_dtype_is_said_where_it_is_made():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="module")
+def loops(case):
+    """The loops over images, their arguments, and what they give on one device."""
+    epoch, evaluate = make_epoch_fn(case.step), make_eval_fn(make_eval_step(case.model))
+    order = np.pad(np.arange(COUNT, dtype=np.int32), (0, 12), constant_values=-1).reshape(-1, 16)
+
+    def both(state, metrics, order, images, labels, stop):
+        after, metrics = epoch(state, metrics, images, labels, order, 0, stop)
+        return after.params, metrics, evaluate(after.variables, images, labels, order)
+
+    arguments = (case.state, Metrics.empty(10), order), data()
+    return both, arguments, jax.device_get(jax.jit(both)(*arguments[0], *arguments[1], 2))
+
+
 @pytest.mark.parametrize("kind", [AxisType.Explicit, AxisType.Auto])
-def test_loops_take_images_that_are_sharded_over_a_mesh(case, kind):
+def test_loops_take_images_that_are_sharded_over_a_mesh(loops, kind):
     """The loops gather from the images, and the evaluation divides each batch."""
-    order = sequential_order(COUNT, 16)
-    evaluate = make_eval_fn(make_eval_step(case.model))
-    start = (case.state, Metrics.empty(10))
-    state, metrics = case.epoch(*start, *data(), order, 0, 2)
-    expected = jax.device_get(
-        (state.params, metrics, jax.jit(evaluate)(state.variables, *data(), order))
-    )
+    both, (start, arrays), expected = loops
     mesh = device_mesh(kind)
     everywhere, divided = (NamedSharding(mesh, spec) for spec in (P(), P("devices")))
-    start, order = jax.device_put((start, order), everywhere)
-    arrays = jax.device_put(data(), divided)
-    state, metrics = jax.jit(make_epoch_fn(case.step))(*start, *arrays, order, 0, 2)
-    actual = state.params, metrics, jax.jit(evaluate)(state.variables, *arrays, order)
+    actual = jax.jit(both)(*jax.device_put(start, everywhere), *jax.device_put(arrays, divided), 2)
     for leaf, wanted in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(leaf, wanted, rtol=1e-4, atol=1e-5)
 
@@ -217,7 +222,7 @@ def test_the_evaluation_step_adds_up_in_shard_map(case, check_vma):
         check_vma=check_vma,
     )
     metrics = jax.jit(step)(case.state.variables, batch)
-    expected = make_eval_step(case.model)(case.state.variables, batch)
+    expected = jax.jit(make_eval_step(case.model))(case.state.variables, batch)
     assert len(batch.mask) % DEVICES == 0
     np.testing.assert_array_equal(metrics.confusion, expected.confusion)
     np.testing.assert_allclose(metrics.loss_sum, expected.loss_sum, rtol=1e-5)
