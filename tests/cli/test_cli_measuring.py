@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from report_runs import few_corruptions, few_pictures
 
 import mnistjax
 from mnistjax.cli import main, measuring
@@ -161,7 +162,9 @@ def test_report_writes_the_page_where_it_is_asked_to(mlp_run, tmp_path, capsys, 
     assert {path.name for path in mlp_run.iterdir()} - before <= {"plots"}
 
 
-def test_a_report_that_cannot_be_had_is_one_line(mlp_run, tmp_path, refusal):
+def test_a_report_that_cannot_be_had_is_one_line(mlp_run, tmp_path, refusal, monkeypatch):
+    few_corruptions(monkeypatch)
+    few_pictures(monkeypatch)
     (tmp_path / "file").touch()
     for words, message in (
         ([tmp_path / "none"], "expected a run directory or a weights file, found no file"),

@@ -22,7 +22,7 @@ WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 def browser():
     places = [os.environ.get("MNISTJAX_CHROMIUM"), *map(shutil.which, BROWSERS)]
     path = next((place for place in places if place), None)
-    if path is None:  # pip cannot install a browser; .ci/run installs one where it may.
+    if path is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     with sync_api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

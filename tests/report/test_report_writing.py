@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from report_runs import few_pictures, make_dataset
+from report_runs import few_corruptions, few_pictures, make_dataset
 
 import mnistjax
 from mnistjax import WriteReport, fit, load_run, load_weights, write_report
@@ -30,6 +30,11 @@ class Listener(mnistjax.Callback):
 
     def on_end(self, fitted):
         self.seen = files_of(fitted.workdir)
+
+
+@pytest.fixture(autouse=True)
+def _few_corruptions(monkeypatch):
+    few_corruptions(monkeypatch)
 
 
 # The callback
