@@ -120,7 +120,7 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
 
     # As one program, it does without the forward pass, of which only the shapes matter.
     @jax.jit
-    def initialize(key: jax.Array, images: jax.Array) -> Variables:
+    def initialize(key: jax.Array, images: jax.Array) -> Any:
         return module.init(key, images, train=False, mask=None, axis_name=None)
 
     def init(key: jax.Array, images: jax.Array) -> Variables:
