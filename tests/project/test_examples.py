@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from report_runs import few_corruptions, few_pictures
 
 import mnistjax
 
@@ -30,7 +31,9 @@ def run_example(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_train_cnn_needs_no_flag(run_example, tmp_path):
+def test_train_cnn_needs_no_flag(run_example, tmp_path, monkeypatch):
+    few_corruptions(monkeypatch)
+    few_pictures(monkeypatch)
     text = run_example("train_cnn.py")
     (workdir,) = (tmp_path / "runs").iterdir()
     result = json.loads((workdir / "result.json").read_text())

@@ -58,6 +58,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.mnist
+@pytest.mark.full  # It trains for as long as a reader's does: minutes on a slow machine.
 def test_it_runs_on_the_real_images(folder, mnist_dir, monkeypatch):
     monkeypatch.setenv("MNISTJAX_DATA_DIR", str(mnist_dir))
     notebook = read()
@@ -66,7 +67,8 @@ def test_it_runs_on_the_real_images(folder, mnist_dir, monkeypatch):
     assert "data set: mnist" in json.dumps(notebook)
 
 
-def test_it_runs_on_the_embedded_digits(folder):
+def test_it_runs_on_the_embedded_digits(folder, monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     notebook = read()
     (cell,) = [cell for cell in code_cells(notebook) if LOAD in cell.source]
     cell.source = cell.source.replace(LOAD, 'mnistjax.load_dataset("digits")')
