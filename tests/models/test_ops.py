@@ -86,7 +86,6 @@ def convolutions(draw):
     return (batch, h, w, channels), (*kernel, channels, features)
 
 
-# Each example compiles programs.
 @settings(max_examples=3)
 @given(convolutions(), st.sampled_from(["SAME", "VALID"]), st.integers(0, 9))
 @example(((3, 7, 8, 8), (3, 3, 8, 4)), "SAME", 0)
@@ -161,7 +160,9 @@ OPS = {conv: lax_conv, conv_pool: lax_conv_pool, center_pool: lax_center_pool}
 LOWERINGS = [(op, method) for op in OPS for method in METHODS if (op, method) != (conv, "direct")]
 # One of each op and of each method, for what composes them as any other function.
 SOME_LOWERINGS = [(conv, "im2col"), (conv_pool, "direct"), (center_pool, "winograd")]
-OTHER_LOWERINGS = [lowering for lowering in LOWERINGS if lowering not in SOME_LOWERINGS]
+OTHER_LOWERINGS = [
+    pytest.param(*pair, marks=pytest.mark.full) for pair in LOWERINGS if pair not in SOME_LOWERINGS
+]
 
 
 def loss_of(op):
@@ -169,10 +170,7 @@ def loss_of(op):
     return lambda x, kernel: jnp.sum(jnp.tanh(op(x, kernel, padding="SAME")))
 
 
-@pytest.mark.parametrize(
-    ("op", "method"),
-    [*SOME_LOWERINGS, *(pytest.param(*other, marks=pytest.mark.full) for other in OTHER_LOWERINGS)],
-)
+@pytest.mark.parametrize(("op", "method"), SOME_LOWERINGS + OTHER_LOWERINGS)
 def test_forward_mode_and_hessian_vector_product(op, method):
     x, kernel = problem(method)
     tangents = tuple(randoms(5, x.shape, kernel.shape))
@@ -225,8 +223,7 @@ def test_jit_scan_pmap_and_mesh_agree(op, method):
     )
     sharded = jax.device_put(x, jax.NamedSharding(mesh, P("data")))
     assert_close(jax.jit(scanned)(shards, kernel), expected)
-    parts = jax.pmap(gradient, in_axes=(0, None))(shards, kernel)
-    assert_close(np.asarray(parts).sum(0), expected)
+    assert_close(jax.pmap(gradient, in_axes=(0, None))(shards, kernel).sum(0), expected)
     assert_close(jax.jit(mapped)(sharded, kernel), expected)
     assert_close(jax.jit(gradient)(sharded, kernel), expected)
 

@@ -36,11 +36,9 @@ def filled(value):
     return jax.tree.map(lambda leaf: np.full_like(leaf, value), PARAMS)
 
 
-def waves(leaf):
-    return np.cos(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape)
-
-
-GRADS = jax.tree.map(waves, PARAMS)
+GRADS = jax.tree.map(
+    lambda leaf: np.cos(np.arange(leaf.size, dtype=np.float32)).reshape(leaf.shape), PARAMS
+)
 
 
 @functools.cache
