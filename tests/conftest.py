@@ -26,8 +26,8 @@ settings.load_profile("mnistjax")
 def pytest_runtest_setup(item):
     """Leaves out LLVM's costly passes: the programs of most tests run for milliseconds.
 
-    Training on the real images is compiled as users have it, and so is all that tests start as
-    processes of their own: examples and the notebook.
+    Training on the real images is compiled as users have it. Processes that tests start decide for
+    themselves: this setting does not reach them.
     """
     on_real_data = item.get_closest_marker("mnist") is not None
     jax.config.update("jax_disable_most_optimizations", not on_real_data)

@@ -34,7 +34,7 @@ def first_layer_filters(trained: TrainedModel) -> np.ndarray:
 
     >>> import mnistjax
     >>> model, info = mnistjax.create_model("softmax"), mnistjax.DatasetInfo("mine", 10)
-    >>> variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    >>> variables = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     >>> first_layer_filters(TrainedModel(model, variables, info)).shape
     (10, 28, 28)
     """
@@ -81,7 +81,7 @@ def saliency(
     >>> import mnistjax
     >>> images = np.zeros((2, 28, 28, 1), np.uint8)
     >>> model, info = mnistjax.create_model("softmax"), mnistjax.DatasetInfo("mine", 10)
-    >>> variables = jax.jit(model.init)(jax.random.key(0), scale_pixels(images))
+    >>> variables = model.init(jax.random.key(0), scale_pixels(images))
     >>> saliency(TrainedModel(model, variables, info), images, np.array([3, 8])).shape
     (2, 28, 28)
     """
@@ -121,7 +121,7 @@ def hidden_features(
     >>> import mnistjax
     >>> images = np.zeros((2, 28, 28, 1), np.uint8)
     >>> model, info = mnistjax.create_model("mlp"), mnistjax.DatasetInfo("mine", 10)
-    >>> variables = jax.jit(model.init)(jax.random.key(0), scale_pixels(images))
+    >>> variables = model.init(jax.random.key(0), scale_pixels(images))
     >>> hidden_features(TrainedModel(model, variables, info), images).shape
     (2, 100)
     """

@@ -90,12 +90,12 @@ class CNN(nn.Module):
         ConfigError: the lengths of the attributes do not match.
 
     Example:
-        >>> import functools, jax, mnistjax
+        >>> import jax, mnistjax
         >>> shape = {"features": (4,), "pools": (2,), "kernel_sizes": (3,), "num_classes": 3}
         >>> network = mnistjax.models.CNN(**shape)
         >>> images = jax.numpy.zeros((2, 6, 6, 1))
-        >>> init = jax.jit(functools.partial(network.init_with_output, train=False))
-        >>> logits, variables = init(jax.random.key(0), images)
+        >>> init = jax.jit(network.init_with_output, static_argnames="train")
+        >>> logits, variables = init(jax.random.key(0), images, train=False)
         >>> logits.shape
         (2, 3)
     """

@@ -20,10 +20,10 @@ class MLP(nn.Module):
         dtype: dtype of the arithmetic; parameters stay float32.
 
     Example:
-        >>> import functools, jax, mnistjax
+        >>> import jax, mnistjax
         >>> network, images = mnistjax.models.MLP(features=(8,)), jax.numpy.zeros((2, 4, 4, 1))
-        >>> init = jax.jit(functools.partial(network.init_with_output, train=False))
-        >>> logits, variables = init(jax.random.key(0), images)
+        >>> init = jax.jit(network.init_with_output, static_argnames="train")
+        >>> logits, variables = init(jax.random.key(0), images, train=False)
         >>> logits.shape
         (2, 10)
     """

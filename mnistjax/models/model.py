@@ -118,7 +118,7 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
         (2, 10)
     """
 
-    # As one program, it does without the forward pass, of which only the shapes matter.
+    # Jitted, an eager call compiles one program, from which XLA removes the forward pass.
     @jax.jit
     def initialize(key: jax.Array, images: jax.Array) -> Any:
         return module.init(key, images, train=False, mask=None, axis_name=None)

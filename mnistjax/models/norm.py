@@ -25,12 +25,13 @@ class BatchNorm(nn.Module):
         dtype: dtype of the output; parameters and statistics are always float32.
 
     Example:
-        >>> import functools, jax, mnistjax, numpy as np
+        >>> import jax, mnistjax, numpy as np
         >>> norm, x = mnistjax.models.BatchNorm(), np.float32([[1], [3], [100]])
-        >>> init = jax.jit(functools.partial(norm.init, train=False))
-        >>> train = jax.jit(functools.partial(norm.apply, train=True, mutable=["batch_stats"]))
+        >>> init = jax.jit(norm.init, static_argnames="train")
+        >>> variables = init(jax.random.key(0), x, train=False)
+        >>> apply = jax.jit(norm.apply, static_argnames=("train", "mutable"))
         >>> mask = np.array([True, True, False])
-        >>> y, updates = train(init(jax.random.key(0), x), x, mask=mask)
+        >>> y, updates = apply(variables, x, train=True, mask=mask, mutable="batch_stats")
         >>> np.asarray(y)[:2, 0].round(2).tolist()
         [-1.0, 1.0]
     """

@@ -102,10 +102,10 @@ class Metrics:
         return {"loss": float(self.loss_sum) / count, "accuracy": correct / count}
 
 
-# Called outside any transform, this is one program. Within one, it leaves no trace.
+# Jitted so that an eager call compiles one program; inlined into the program of a jitted caller.
 @functools.partial(jax.jit, inline=True)
 def _sums(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the fields of `Metrics` for one batch."""
+    """Returns `loss_sum` and `confusion` of one batch; see `Metrics.from_logits`."""
     num_classes = logits.shape[-1]
     log_probabilities = jax.nn.log_softmax(logits)
     truth, unknown = one_hot_labels(labels, mask, num_classes)

@@ -131,16 +131,16 @@ def tiny_images(count):
     return mnistjax.Split(images, random.integers(0, 10, count, np.int32))
 
 
-FULL_ROWS = [(*program, "float32") for program in programs.PROGRAMS]
-HALF_ROWS = [(*program, "bfloat16") for program in programs.PROGRAMS]
+FLOAT32_ROWS = [(*program, "float32") for program in programs.PROGRAMS]
+BFLOAT16_ROWS = [(*program, "bfloat16") for program in programs.PROGRAMS]
 
 
 @pytest.mark.parametrize(
     ("phase", "feed", "dtype"),
     [
-        *FULL_ROWS,
-        HALF_ROWS[-1],
-        *(pytest.param(*row, marks=pytest.mark.full) for row in HALF_ROWS[:-1]),
+        *FLOAT32_ROWS,
+        BFLOAT16_ROWS[-1],
+        *(pytest.param(*row, marks=pytest.mark.full) for row in BFLOAT16_ROWS[:-1]),
     ],
 )
 def test_throughput_row(phase, feed, dtype):
