@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -53,16 +53,18 @@ class Stage(nn.Module):
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        normalize: Callable[[jax.Array], jax.Array] | None = None
+        normalizer: Callable[..., Any] | None = None
         if self.batch_norm:
             norm = BatchNorm(dtype=self.dtype, name="norm")
-            normalize = partial(norm, train=train, mask=mask, axis_name=axis_name, input_bias=bias)
+            normalizer = partial(
+                norm.normalizer, train=train, mask=mask, axis_name=axis_name, input_bias=bias
+            )
         x = conv_pool(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             padding=self.padding,
             pool=self.pool,
-            between=normalize,
+            between=normalizer,
             differentiated=train,
         )
         if not self.batch_norm:

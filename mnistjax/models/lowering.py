@@ -71,28 +71,21 @@ def matmul_conv(x: Array, kernel: Array) -> Array:
     return rows.reshape(batch, 2 * h, 2 * w, channels)[:, :height, :width]
 
 
-def matmul_windows(x: Array, kernel: Array) -> Array:
-    """Computes a VALID convolution as the four pixels of each 2x2 window, [B, 4, h, w, O]."""
+def matmul_windows(x: Array, kernel: Array) -> list[Array]:
+    """Computes a VALID convolution as the four pixels of each 2x2 window, [B, h, w, O] each."""
     if _suits_direct(kernel):
-        return jnp.stack(_direct_by_matmul(x, kernel), axis=1)
+        return _direct_by_matmul(x, kernel)
     if _suits_winograd(kernel):
-        return _stacked(_winograd_windows(x, kernel), axis=1)
-    return jnp.stack(cut_windows(_im2col(x, kernel)), axis=1)
-
-
-def max_of_windows(windows: Array) -> Array:
-    """Returns the maximum over the pixels of each window: [B, n, h, w, O] to [B, h, w, O]."""
-    pixels = lax.split(windows, (1,) * windows.shape[1], axis=1)
-    return first_max(*(jnp.squeeze(pixel, 1) for pixel in pixels))
+        tiles = _winograd(x, kernel, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)
+        return list(chain(*_kept(tiles)))
+    return cut_windows(_im2col(x, kernel))
 
 
 def matmul_conv_pool(x: Array, kernel: Array) -> Array:
     """Computes a VALID convolution and 2x2 pooling."""
     if _suits_direct(kernel):
         return _direct_conv_pool(x, kernel)
-    if _suits_winograd(kernel):
-        return first_max(*chain(*_kept(_winograd_windows(x, kernel))))
-    return split_pool(_im2col(x, kernel))
+    return first_max(*matmul_windows(x, kernel))
 
 
 def _suits_direct(kernel: Array) -> bool:
@@ -178,11 +171,6 @@ def _winograd(x: Array, kernel: Array, h: int, w: int) -> Grid:
     return _sandwich(_A, products)
 
 
-def _winograd_windows(x: Array, kernel: Array) -> Grid:
-    """Returns Winograd's tiles that are whole 2x2 pooling windows."""
-    return _winograd(x, kernel, (x.shape[1] - 2) // 2, (x.shape[2] - 2) // 2)
-
-
 def _patches(x: Array, h: int, w: int) -> Grid:
     """Returns pixel (a, b) of the 4x4 patches of h x w tiles, [B, h, w, C], as entry (a, b)."""
     zero = jnp.zeros((), x.dtype)
@@ -215,15 +203,10 @@ def _cells(x: Array, n: int) -> Grid:
 
 
 def _kept(grid: Grid) -> Grid:
-    """Returns the same grid, computed once; XLA would otherwise recompute it at each use."""
-    stacked = _stacked(grid, axis=0)
-    flat = iter(lax.split(stacked, (1,) * stacked.shape[0], axis=0))
-    return [[jnp.squeeze(next(flat), 0) for _ in row] for row in grid]
-
-
-def _stacked(grid: Grid, axis: int) -> Array:
-    """Stacks the arrays of a grid.
+    """Returns the same grid, computed once; XLA would otherwise recompute it at each use.
 
     XLA does not fuse through a stack, and the barrier keeps it from removing the stack.
     """
-    return lax.optimization_barrier(jnp.stack([x for row in grid for x in row], axis=axis))
+    stacked = lax.optimization_barrier(jnp.stack([x for row in grid for x in row]))
+    flat = iter(lax.split(stacked, (1,) * stacked.shape[0], axis=0))
+    return [[jnp.squeeze(next(flat), 0) for _ in row] for row in grid]

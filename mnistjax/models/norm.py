@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -40,20 +42,33 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-3
     dtype: jnp.dtype = jnp.float32
 
+    def __call__(self, x: jax.Array, **options: Any) -> jax.Array:
+        """Normalizes activations.
+
+        Args:
+            x: activations, float [B, ..., F].
+            **options: the keyword arguments of `normalizer`.
+
+        Returns:
+            Normalized activations [B, ..., F], of dtype `dtype`.
+        """
+        return self.normalizer([x], **options)(x)
+
     @nn.compact
-    def __call__(
+    def normalizer(
         self,
-        x: jax.Array,
+        parts: Sequence[jax.Array],
         *,
         train: bool,
         mask: jax.Array | None = None,
         axis_name: str | None = None,
         input_bias: jax.Array | float = 0.0,
-    ) -> jax.Array:
-        """Normalizes by the statistics of this batch (`train`) or by the running ones.
+    ) -> Callable[[jax.Array], jax.Array]:
+        """Returns the function that normalizes by the statistics of a batch or the running ones.
 
         Args:
-            x: activations, float [B, ..., F].
+            parts: activations in one or several arrays of one shape, float [B, ..., F]; the
+                statistics are those of all of them together.
             train: whether to use, and to record, the statistics of this batch.
             mask: bool [B]; False rows are left out of the statistics.
             axis_name: mapped axis over which the statistics are summed.
@@ -63,15 +78,15 @@ class BatchNorm(nn.Module):
                 the rounding errors in its gradient up to full steps.
 
         Returns:
-            Normalized activations [B, ..., F], of dtype `dtype`.
+            A function of one part, which returns it normalized, [B, ..., F] of dtype `dtype`.
         """
-        features = x.shape[-1:]
+        features = parts[0].shape[-1:]
         scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
         if train:
-            mean, var, count = batch_moments(x, mask, axis_name)
+            mean, var, count = batch_moments(parts, mask, axis_name)
             # A batch that is all padding leaves the running statistics as they are.
             keep = jnp.where(count > 0, jnp.float32(self.momentum), 1)
             running_mean.value = keep * running_mean.value + (1 - keep) * (mean + input_bias)
@@ -80,16 +95,16 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value - input_bias, running_var.value
         gain = scale * jax.lax.rsqrt(var + self.epsilon)
         shift = bias - mean * gain
-        return (x * _align(gain, x) + _align(shift, x)).astype(self.dtype)
+        return lambda part: (part * _align(gain, part) + _align(shift, part)).astype(self.dtype)
 
 
 def batch_moments(
-    x: jax.Array, mask: jax.Array | None, axis_name: str | None
+    parts: Sequence[jax.Array], mask: jax.Array | None, axis_name: str | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Computes mean and variance over all axes but the last.
 
     Args:
-        x: activations, float [B, ..., F].
+        parts: activations in one or several arrays of one shape, float [B, ..., F].
         mask: bool [B] or None; False rows do not count.
         axis_name: mapped axis to sum over, or None.
 
@@ -97,15 +112,15 @@ def batch_moments(
         Mean and (biased) variance, float32 [F], and the number of values behind each, float32 [].
         Where that number is 0, mean and variance are 0.
     """
-    x = x.astype(jnp.float32)
-    batch, *inner, _ = x.shape
+    parts = [part.astype(jnp.float32) for part in parts]
+    batch, *inner, _ = parts[0].shape
     weights = jnp.ones(batch, jnp.float32) if mask is None else mask.astype(jnp.float32)
     weighting = weights.reshape(-1, *(1 for _ in inner), 1)
-    axes = tuple(range(x.ndim - 1))
+    axes = tuple(range(1 + len(inner)))
     sums = (
-        jnp.sum(x * weighting, axes),
-        jnp.sum(jnp.square(x) * weighting, axes),
-        jnp.sum(weights) * math.prod(inner),
+        sum(jnp.sum(part * weighting, axes) for part in parts),
+        sum(jnp.sum(jnp.square(part) * weighting, axes) for part in parts),
+        jnp.sum(weights) * (math.prod(inner) * len(parts)),
     )
     total, total_of_squares, count = jax.lax.psum(sums, axis_name) if axis_name else sums
     divisor = jnp.maximum(count, 1.0)

@@ -19,10 +19,10 @@ from jax.custom_derivatives import SymbolicZero
 
 from mnistjax.models.lowering import (
     cut_windows,
+    first_max,
     matmul_conv,
     matmul_conv_pool,
     matmul_windows,
-    max_of_windows,
     split_pool,
 )
 
@@ -65,10 +65,10 @@ def conv_pool(
     *,
     padding: str,
     pool: int = 2,
-    between: Callable[[Array], Array] | None = None,
+    between: Callable[[Sequence[Array]], Function] | None = None,
     differentiated: bool = True,
 ) -> Array:
-    """Computes `max_pool(between(conv(lhs, kernel)), pool)`, faster on CPU than separately.
+    """Computes `max_pool(between([x])(x), pool)` of `x = conv(lhs, kernel)`, faster on CPU.
 
     Add bias and ReLU to the result: they are monotonic, so it is the same as adding them before the
     pooling, but on a fraction of the pixels.
@@ -78,9 +78,9 @@ def conv_pool(
         kernel: weights, float [KH, KW, C, O], of the dtype of `lhs`.
         padding: "SAME" or "VALID", as for `conv`.
         pool: height, width and stride of the pooling window; 1 disables pooling.
-        between: function of the convolution's output, float [B, ..., O] to [B, ..., O], that
-            treats all pixels of an image alike, as batch normalization does: it receives each
-            pixel once, but not always in the order and shape of the image.
+        between: `(parts) -> function`, as `BatchNorm.normalizer`: takes the output of the
+            convolution as a list of arrays, float [B, ..., O] each, which together hold every pixel
+            once, and returns a function that is applied to each of these arrays.
         differentiated: whether a gradient will be taken through `between`; a hint that affects
             only the speed. Ignored without `between`, where it is detected.
 
@@ -93,7 +93,10 @@ def conv_pool(
 
     Example:
         >>> import functools, jax, jax.numpy as jnp, mnistjax
-        >>> stage = functools.partial(mnistjax.ops.conv_pool, padding="VALID", between=jnp.sin)
+        >>> def center(parts):
+        ...     mean = sum(part.mean() for part in parts) / len(parts)
+        ...     return lambda part: part - mean
+        >>> stage = functools.partial(mnistjax.ops.conv_pool, padding="VALID", between=center)
         >>> jax.jit(stage)(jnp.ones((1, 6, 6, 1)), jnp.ones((3, 3, 1, 4))).shape
         (1, 2, 2, 4)
     """
@@ -107,9 +110,9 @@ def conv_pool(
         windows = lax.platform_dependent(
             padded, kernel, cpu=matmul_windows, default=_native_windows
         )
-        return max_of_windows(between(windows))
+        return first_max(*map(between(windows), windows))
     x = conv(lhs, kernel, padding=padding)
-    x = x if between is None else between(x)
+    x = x if between is None else between([x])(x)
     return x if pool == 1 else max_pool(x, pool)
 
 
@@ -241,8 +244,8 @@ def _native_conv_pool(x: Array, kernel: Array) -> Array:
     return _native_pool(_native_conv(x, kernel))
 
 
-def _native_windows(x: Array, kernel: Array) -> Array:
-    return jnp.stack(cut_windows(_native_conv(x, kernel)), axis=1)
+def _native_windows(x: Array, kernel: Array) -> list[Array]:
+    return cut_windows(_native_conv(x, kernel))
 
 
 _cpu_conv = _forward(_native_conv, matmul_conv)

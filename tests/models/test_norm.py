@@ -43,6 +43,19 @@ normalize_jit = jax.jit(normalize, static_argnames=("train", "axis_name"))
 
 
 @functools.partial(jax.jit, static_argnames="train")
+def normalize_in_parts(variables, x, *, train, mask=None):
+    """The four pixels of each 2x2 window apart, and put together again."""
+
+    def apply(norm):
+        parts = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        normalized = [*map(norm.normalizer(parts, train=train, mask=mask), parts)]
+        rows = [jnp.stack(pair, 3) for pair in (normalized[:2], normalized[2:])]
+        return jnp.stack(rows, 2).reshape(x.shape)
+
+    return nn.apply(apply, BatchNorm(), mutable=["batch_stats"])(variables)
+
+
+@functools.partial(jax.jit, static_argnames="train")
 def flax_normalize(variables, x, *, train=True):
     norm = nn.BatchNorm(momentum=0.99, epsilon=1e-3)
     return norm.apply(variables, x, use_running_average=not train, mutable=["batch_stats"])
@@ -80,6 +93,14 @@ def test_evaluation_takes_the_running_statistics_and_keeps_them(shape):
     assert_close(y, flax_normalize(variables, x, train=False)[0])
     stats = updates.get("batch_stats", variables["batch_stats"])
     jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_the_statistics_of_parts_are_those_of_all_of_them_together(train):
+    x, variables = make((12, 4, 6, 5))
+    mask = np.arange(12) < 9
+    parts = normalize_in_parts(variables, x, train=train, mask=mask)
+    assert_close(parts, normalize_jit(variables, x, train=train, mask=mask), rtol=1e-5, atol=1e-5)
 
 
 def test_running_statistics_move_a_hundredth_of_the_way():
