@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
 
 from mnistjax.errors import ConfigError, DataFormatError
+
+MAX_CLASSES = 1 << 16
+MAX_PIXELS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class DatasetInfo:
             where they differ from the published files.
 
     Raises:
-        ConfigError: if a count is not positive, or the class names do not match the classes.
+        ConfigError: if a count is out of bounds, a name is not printable text, or the class names
+            do not match the classes.
 
     Example:
         >>> DatasetInfo("my digits", 3).class_names
@@ -49,10 +55,18 @@ class DatasetInfo:
 
     def __post_init__(self) -> None:
         """Fills in the class names and checks the counts."""
-        if self.num_classes < 1:
+        integer = isinstance(self.num_classes, numbers.Integral)
+        if not (integer and 1 <= self.num_classes <= MAX_CLASSES):
             raise ConfigError(
-                f"num_classes of {self.name!r} must be >= 1, found {self.num_classes}"
+                f"num_classes of {self.name!r} must be from 1 to {MAX_CLASSES:,}, "
+                f"found {self.num_classes}"
             )
+        # They may come from a file, and must not send codes to a terminal.
+        for text in (self.name, *self.class_names):
+            if not (isinstance(text, str) and text.isprintable()):
+                raise ConfigError(
+                    f"names of a data set and its classes must be printable text, found {text!r}"
+                )
         if not self.class_names:
             names = tuple(str(label) for label in range(self.num_classes))
             object.__setattr__(self, "class_names", names)
@@ -61,9 +75,15 @@ class DatasetInfo:
                 f"class_names of {self.name!r} must hold {self.num_classes} names, "
                 f"found {len(self.class_names)}"
             )
-        if len(self.image_shape) != 3 or min(self.image_shape) < 1:
+        whole = all(isinstance(size, numbers.Integral) for size in self.image_shape)
+        if not (whole and len(self.image_shape) == 3 and min(self.image_shape) >= 1):
             raise ConfigError(
                 f"image_shape of {self.name!r} must be (height, width, channels), each >= 1, "
+                f"found {self.image_shape}"
+            )
+        if math.prod(self.image_shape) > MAX_PIXELS:
+            raise ConfigError(
+                f"image_shape of {self.name!r} must have at most {MAX_PIXELS:,} values, "
                 f"found {self.image_shape}"
             )
 
@@ -114,7 +134,8 @@ class Split:
 
 def _check_array(name: str, array: np.ndarray, dtype: type, shape: str, rank: int) -> None:
     expected = f"{name} must be a NumPy array, {np.dtype(dtype).name} {shape}"
-    if not isinstance(array, np.ndarray):
+    # A masked array is an array, whose mask would be dropped in silence.
+    if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
         raise DataFormatError(f"{expected}, found {type(array).__name__}")
     if array.dtype != dtype or array.ndim != rank:
         raise DataFormatError(f"{expected}, found {array.dtype.name} {list(array.shape)}")

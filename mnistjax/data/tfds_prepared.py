@@ -6,7 +6,6 @@ They are found by their folders, and read without TensorFlow.
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mnistjax.errors import DataFormatError
+from mnistjax.files import read_json
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -73,7 +73,7 @@ def _readable_then_newest(prepared: Prepared) -> tuple[bool, list[int]]:
 
 def _file_format(path: Path) -> str:
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
         return str(description.get("fileFormat", "tfrecord"))
     except (OSError, ValueError, AttributeError) as error:
         raise DataFormatError(

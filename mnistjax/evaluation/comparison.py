@@ -14,6 +14,7 @@ import numpy as np
 from mnistjax.data import load_dataset
 from mnistjax.errors import RunError
 from mnistjax.evaluation.significance import McNemar, adjust_p_values, mcnemar, welch
+from mnistjax.files import user_path
 from mnistjax.runs import TrainConfig, TrainedModel, load_weights, predict_logits, read_result
 
 
@@ -204,7 +205,7 @@ def _adjust(pairs: Sequence[PairTest]) -> tuple[PairTest, ...]:
 
 
 def _load(runs: Sequence[str | os.PathLike[str]]) -> list[_Run]:
-    paths = [Path(run) for run in runs]
+    paths = [user_path(run, "run directory") for run in runs]
     if not paths:
         raise RunError("expected run directories to compare, found none")
     places = [path.resolve() for path in paths]

@@ -125,6 +125,8 @@ def predict(
 
 
 def _checked_batch(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if isinstance(images, np.ma.MaskedArray):
+        raise DataFormatError("expected an array of images, found a masked array")
     if images.dtype != np.uint8 or images.shape[1:] != shape:
         expected = ", ".join(str(size) for size in shape)
         raise DataFormatError(

@@ -53,9 +53,12 @@ def _reduced(image: Image, longest: int) -> Image:
 
 
 def _unit_range(values: np.ndarray) -> np.ndarray:
-    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+    # The range of float32 values may be too large for a float32.
+    wide = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(wide.min()), float(wide.max())
+    if not high > low:
+        return np.zeros_like(values)
+    return ((wide - low) / (high - low)).astype(np.float32)
 
 
 def _on_plain_ground(image: Image) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import struct
 import warnings
@@ -54,7 +55,7 @@ def load_upright(picture: Picture) -> Image:
                 return _decoded(picture, name)
             _check_file(picture)
             file = stack.enter_context(open(picture, "rb"))  # Pillow leaves damaged files open.
-            return _decoded(Images.open(file), name)
+            return _decoded(Images.open(file, formats=_formats()), name)
     except DataFormatError:
         raise
     except (Images.DecompressionBombWarning, Images.DecompressionBombError) as error:
@@ -63,6 +64,15 @@ def load_upright(picture: Picture) -> Image:
         raise DataFormatError(f"expected an image, found a file of another kind: {name}") from None
     except _DAMAGES as error:
         raise DataFormatError(f"expected a sound image, found {name}: {error}") from None
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """All formats that Pillow decodes itself; it would run EPS as a program, with Ghostscript."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in Image.OPEN if name != "EPS")
 
 
 def picture_name(picture: Picture) -> str:

@@ -28,10 +28,15 @@ def test_name_and_classes_are_enough_for_ones_own_data():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 0}, "num_classes of 'x' must be >= 1, found 0"),
+        ({"num_classes": 0}, "num_classes of 'x' must be from 1 to 65,536, found 0"),
+        ({"num_classes": 10**9}, "num_classes of 'x' must be from 1 to 65,536, found 1000000000"),
         ({"num_classes": 2, "class_names": ("a",)}, "must hold 2 names, found 1"),
         ({"num_classes": 2, "image_shape": (28, 28)}, r"image_shape of 'x' must be .*\(28, 28\)"),
         ({"num_classes": 2, "image_shape": (28, 0, 1)}, "image_shape of 'x' must be"),
+        ({"num_classes": 2, "image_shape": (28.0, 28, 1)}, "image_shape of 'x' must be"),
+        ({"num_classes": 2, "image_shape": (2**13,) * 3}, "must have at most 16,777,216 values"),
+        ({"num_classes": 1, "class_names": ("a\x1b[1m",)}, "must be printable text"),
+        ({"num_classes": 1, "class_names": (1,)}, "must be printable text"),
     ],
 )
 def test_an_impossible_description_is_refused(arguments, message):
@@ -53,6 +58,8 @@ LABELS = np.zeros(2, np.int32)
         ),
         (IMAGES[..., 0], LABELS, "[N, H, W, C], found uint8 [2, 28, 28]"),
         (IMAGES.tolist(), LABELS, "images must be a NumPy array, .*found list"),
+        (np.ma.array(IMAGES), LABELS, "images must be a NumPy array, .*found MaskedArray"),
+        (IMAGES, np.ma.array(LABELS), "labels must be a NumPy array, .*found MaskedArray"),
         (IMAGES, LABELS.astype(np.int64), "labels must be .*int32 [N], found int64 [2]"),
         (IMAGES, LABELS[:, None], "labels must be .*int32 [N], found int32 [2, 1]"),
         (IMAGES, LABELS[:1], "found 2 images and 1 labels"),
