@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_format
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +14,9 @@ import tyro
 
 import mnistjax
 from mnistjax.atomic import atomic_path
-from mnistjax.cli.shell import writing
+from mnistjax.cli.shell import one_line, writing
 from mnistjax.errors import ConfigError, DataFormatError
+from mnistjax.files import printable
 from mnistjax.reading import (
     Predictions,
     PreparedDigit,
@@ -52,6 +55,10 @@ def predict(
         raise ConfigError("--csv and --output go together: give both, or none")
     if (csv is None) == (not images):
         raise ConfigError("expected either pictures or --csv with --output")
+    if csv is not None and output is not None:
+        _refuse_inputs([output], [csv])
+    if show is not None:
+        _refuse_inputs(_shown_files(show, list(images)), images)
     trained = mnistjax.load_weights(run)
     if csv is not None and output is not None:
         with writing(output):
@@ -76,7 +83,7 @@ def _prepare(
         try:
             prepared.append(prepare_digit(open_picture(path), str(path)))
         except DataFormatError as error:
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            print("error: " + one_line(str(error)), file=sys.stderr)
         else:
             files.append(path)
     return files, prepared, len(images) - len(files)
@@ -99,7 +106,7 @@ def print_predictions(
     for row in described:
         warning = f"  warning: {'; '.join(row['warnings'])}" if row["warnings"] else ""
         print(
-            f"{row['file']}  {row['label']}  {row['probability']:.1%}  "
+            f"{printable(row['file'])}  {row['label']}  {row['probability']:.1%}  "
             f"(then {row['runner_up']}, {row['runner_up_probability']:.1%}){warning}"
         )
 
@@ -119,14 +126,34 @@ def _describe(file: Path, predictions: Predictions, index: int) -> dict[str, Any
 def _show_inputs(target: Path, files: list[Path], predictions: Predictions) -> None:
     """Writes the prepared images, enlarged: all in one PNG file, or one file each in a folder."""
     planes = [np.kron(image[..., 0], np.ones((8, 8), np.uint8)) for image in predictions.inputs]
-    if target.suffix.lower() == ".png" and not target.is_dir():
+    targets = _shown_files(target, files)
+    if targets == [target]:
         _write_png(target, np.hstack([np.pad(plane, 4, constant_values=96) for plane in planes]))
         return
-    taken: set[str] = set()
-    for file, plane in zip(files, planes, strict=True):
-        number = sum(name.split("/")[0] == file.stem for name in taken)
-        taken.add(f"{file.stem}/{number}")
-        _write_png(target / f"{file.stem}{f'-{number}' if number else ''}.png", plane)
+    for path, plane in zip(targets, planes, strict=True):
+        _write_png(path, plane)
+
+
+def _shown_files(target: Path, files: list[Path]) -> list[Path]:
+    """Returns where the prepared images are written: one file, or one per picture in a folder."""
+    if target.suffix.lower() == ".png" and not target.is_dir():
+        return [target]
+    taken: list[str] = []
+    paths = []
+    for file in files:
+        number = taken.count(file.stem)
+        taken.append(file.stem)
+        paths.append(target / f"{file.stem}{f'-{number}' if number else ''}.png")
+    return paths
+
+
+def _refuse_inputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """Refuses to write over a file that the command reads."""
+    for output in outputs:
+        for path in inputs:
+            with contextlib.suppress(OSError):  # One of them does not exist.
+                if output.samefile(path):
+                    raise ConfigError(f"expected to write to another file than the input {path}")
 
 
 def _write_png(path: Path, plane: np.ndarray) -> None:
@@ -152,6 +179,8 @@ def read(
         output: Where to write the picture with a box and a label around every digit (PNG).
         json: Print JSON with the box, label and probability of every digit instead.
     """
+    if output is not None:
+        _refuse_inputs([output], [photo])
     trained = mnistjax.load_weights(run)
     reading = mnistjax.read_digits(trained, photo)
     if not reading.rows:

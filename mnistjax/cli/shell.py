@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mnistjax.errors import ConfigError, MnistjaxError
+from mnistjax.files import printable
+from mnistjax.signals import Interrupted, exits_on_signals
 
 FLAG_STYLE = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
 
@@ -27,23 +30,55 @@ def one_line_errors(main: Callable[..., None]) -> Callable[..., None]:
         main: the entry point of the program.
 
     Returns:
-        The decorated program: a `MnistjaxError` ends it with `error: ...` and status 1, Ctrl-C ends
-        it with status 130, and warnings logged by mnistjax are printed as `warning: ...`. Other
-        exceptions are mistakes in the program and keep their traceback.
+        The decorated program: a `MnistjaxError` ends it with `error: ...` and status 1, a signal n
+        (SIGINT or SIGTERM) ends it with one line and status 128 + n, and warnings logged by
+        mnistjax are printed as `warning: ...`. An error of the operating system, such as a full
+        disk, is one line too; if nobody reads the output any more, the program ends with status 1
+        and says nothing. Other exceptions are mistakes in the program and keep their traceback.
     """
 
     @functools.wraps(main)
     def wrapped(*args: object, **kwargs: object) -> None:
         try:
-            with _one_line_warnings():
+            with _one_line_warnings(), exits_on_signals(), _flushed_output():
                 main(*args, **kwargs)
         except MnistjaxError as error:
-            sys.exit("error: " + _one_line(str(error)))
-        except KeyboardInterrupt:
+            sys.exit("error: " + one_line(str(error)))
+        except BrokenPipeError:  # As of `mnistjax recipes | head -1`.
+            _discard_output()
+            sys.exit(1)
+        except OSError as error:
+            _discard_output()
+            sys.exit("error: " + one_line(str(error)))
+        except Interrupted as interrupted:
+            print(one_line(str(interrupted)), file=sys.stderr)
+            sys.exit(128 + interrupted.signum)
+        except KeyboardInterrupt:  # Where the signals are not handled by this package.
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)
 
     return wrapped
+
+
+@contextlib.contextmanager
+def _flushed_output() -> Iterator[None]:
+    """Writes the output before the context ends, so that it cannot fail unseen."""
+    if hasattr(sys.stdout, "reconfigure"):  # Not if a test has replaced it.
+        # A file name that is not UTF-8, or a name in a script that the terminal lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        if sys.stdout is not None:  # As in a process that was started without one.
+            sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    """Drops what could not be written; Python would try again when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 @contextlib.contextmanager
@@ -61,11 +96,12 @@ class _WarningLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints a record."""
-        print("warning: " + _one_line(record.getMessage()), file=sys.stderr)
+        print("warning: " + one_line(record.getMessage()), file=sys.stderr)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def one_line(text: str) -> str:
+    """Returns a text as one line, without codes that a terminal would obey."""
+    return printable(" ".join(text.split()))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from PIL import Image
 
 import mnistjax
 from mnistjax.cli import main
+from mnistjax.runs.sealed import write_sealed
 
 
 @pytest.fixture(scope="module")
@@ -167,12 +168,12 @@ def test_a_run_that_is_none_incomplete_or_of_another_version_is_one_line(run, fi
         _, errors = said(capsys, *words, status=1)
         assert len(errors) == 1
         assert "weights.safetensors" in errors[0]
-    data = (run / "weights.safetensors").read_bytes()
-    (broken / "weights.safetensors").write_bytes(data.replace(b"mnistjax-1", b"mnistjax-9"))
+    write_sealed(broken / "weights.safetensors", {}, {"format": "mnistjax-9"})
     for command in ("predict", "read"):
         _, errors = said(capsys, command, broken, files[0], status=1)
         assert len(errors) == 1
-        assert "expected weights of format mnistjax-1, found mnistjax-9" in errors[0]
+        assert "expected format mnistjax-2, found mnistjax-9" in errors[0]
+        assert "a newer version of mnistjax wrote it" in errors[0]
 
 
 @pytest.fixture

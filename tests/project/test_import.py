@@ -27,6 +27,8 @@ CODE = """
 import sys
 import mnistjax
 print(*sys.modules)
+mnistjax.load_dataset, mnistjax.fit, mnistjax.make_train_step, mnistjax.analyze
+print(*sys.modules)
 import mnistjax.cli
 print(*sys.modules)
 import jax
@@ -51,18 +53,24 @@ def printed():
     return done.stdout.splitlines()
 
 
-def test_import_loads_nothing_heavy(printed):
+def test_import_loads_nothing_at_all(printed):
     loaded = set(printed[0].split())
+    assert not loaded & {*HEAVY, "jax", "numpy"}
+    assert [name for name in loaded if name.startswith("mnistjax")] == ["mnistjax"]
+
+
+def test_the_library_loads_nothing_heavy(printed):
+    loaded = set(printed[1].split())
     assert "jax" in loaded
     assert not loaded & set(HEAVY)
 
 
 def test_the_command_line_loads_no_data_library_before_it_is_needed(printed):
-    loaded = set(printed[1].split())
+    loaded = set(printed[2].split())
     assert "tyro" in loaded
     assert not loaded & {"tensorflow", "tensorflow_datasets", "sklearn", "PIL"}
 
 
 def test_import_starts_no_backend(printed):
     """The imports did not fail, and looking for a device does."""
-    assert "no_such_platform" in printed[2]
+    assert "no_such_platform" in printed[3]
