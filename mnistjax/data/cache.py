@@ -27,13 +27,17 @@ Arrays = Mapping[str, np.ndarray]
 
 # Stored in every cache. Increase it when the format or the decoding changes, so that older caches
 # become stale.
-_FORMAT = 2
+_FORMAT = 3
 _DTYPES = {"U8": np.uint8, "I32": np.int32}
 _ABANDONED_SECONDS = 3600.0
 
 
 def cached_arrays(
-    name: str, data_dir: Path, files: Sequence[Path], decode: Callable[[], Arrays]
+    name: str,
+    data_dir: Path,
+    files: Sequence[Path],
+    names: Sequence[str],
+    decode: Callable[[], Arrays],
 ) -> Arrays:
     """Returns decoded arrays from the cache, or decodes and caches them.
 
@@ -41,19 +45,25 @@ def cached_arrays(
         name: the data set's name.
         data_dir: the folder that the data set belongs to. The cache is in its `.mnistjax`, or in
             the user's cache directory if that is not writable. If neither is, nothing is cached.
-        files: the files that `decode` reads; the cache is stale if the name, size or modification
-            time of one of them changes.
+        files: the files that `decode` reads; the cache is stale if the name or the content of one
+            of them changes. A file that has the size, times and inode of before is not read again.
+        names: the names of the arrays.
         decode: returns the arrays, each uint8 or int32.
 
     Returns:
         The arrays by name; memory-mapped and read-only when they come from a cache.
     """
-    key = json.dumps([_FORMAT, name, [_fingerprint(file) for file in files]])
     places = cache_files(name, data_dir)
     for place in places:
-        arrays = _read(place, key)
-        if arrays is not None:
+        arrays = _read(place, name, files)
+        if arrays is not None and arrays.keys() == set(names):
             return arrays
+    try:
+        # Before decoding: a file that is replaced meanwhile makes the cache stale.
+        sources = [[file.name, _status(file), _sha256(file)] for file in files]
+    except OSError:
+        return decode()  # It says which file cannot be read.
+    key = json.dumps([_FORMAT, name, sources])
     decoded = decode()
     for place in places:
         if is_writable(place.parent) and _write(place, key, decoded):
@@ -88,12 +98,19 @@ def is_writable(folder: Path) -> bool:
     )
 
 
-def _fingerprint(path: Path) -> tuple[str, int, int]:
+def _status(path: Path) -> list[int]:
+    """Returns what changes when a file is replaced or written to."""
     status = path.stat()
-    return path.name, status.st_size, status.st_mtime_ns
+    # On POSIX no program can set the last two.
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _read(path: Path, key: str) -> Arrays | None:
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(path: Path, name: str, files: Sequence[Path]) -> Arrays | None:
     """Returns the verified arrays of a cache, or None if it is missing, stale or damaged."""
     try:
         content = np.memmap(path, np.uint8, "r")
@@ -104,11 +121,24 @@ def _read(path: Path, key: str) -> Arrays | None:
         # The library's own reader would copy the arrays.
         start = 8 + int.from_bytes(payload[:8].tobytes(), "little")
         header = json.loads(payload[8:start].tobytes())
-        if header.pop("__metadata__")["key"] != key:
+        if not _is_current(json.loads(header.pop("__metadata__")["key"]), name, files):
             return None
         return {name: _view(payload[start:], entry) for name, entry in header.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _is_current(key: Any, name: str, files: Sequence[Path]) -> bool:
+    """Returns whether a cache is of this format and data set, and its sources are these files."""
+    written, cached, sources = key
+    if [written, cached, len(sources)] != [_FORMAT, name, len(files)]:
+        return False
+    return all(
+        source == file.name
+        # A copied folder has other times and inodes, but the same content.
+        and (status == _status(file) or (status[0] == _status(file)[0] and digest == _sha256(file)))
+        for (source, status, digest), file in zip(sources, files, strict=True)
+    )
 
 
 def _view(data: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray:

@@ -12,12 +12,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mnistjax.data.gzipped import PathLike, decompress, read_bytes
+from mnistjax.data.gzipped import (
+    MAX_BYTES,
+    PathLike,
+    decompress,
+    decompress_start,
+    read_file,
+)
 from mnistjax.errors import DataFormatError, DatasetNotFoundError
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 _UNSIGNED_BYTE = 0x08
+_MAX_RANK = 4
+_MAX_HEADER = 4 + 4 * _MAX_RANK
 
 
 class IdxFiles(NamedTuple):
@@ -113,7 +121,7 @@ def read_idx_files(files: IdxFiles) -> tuple[Pair, Pair]:
     """
 
     def read_pair(images: Path, labels: Path) -> Pair:
-        return decode_idx_pair(read_bytes(images), read_bytes(labels), str(images), str(labels))
+        return decode_idx_pair(read_file(images), read_file(labels), str(images), str(labels))
 
     return (
         read_pair(files.train_images, files.train_labels),
@@ -182,15 +190,29 @@ def decode_idx(data: bytes, where: str) -> np.ndarray:
         >>> decode_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]), "three labels")
         array([7, 2, 1], dtype=uint8)
     """
-    data = decompress(data, where)
+    start, shape = _decode_header(decompress_start(data, where, _MAX_HEADER), where)
+    # A few bytes may unpack to gigabytes: no more is unpacked than the header says.
+    expected = start + math.prod(shape)
+    data = decompress(data, where, limit=min(expected, MAX_BYTES))
+    if len(data) != expected:
+        raise DataFormatError(
+            f"expected {math.prod(shape)} bytes of data for shape {shape}, "
+            f"found {len(data) - start} in {where}"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _decode_header(data: bytes, where: str) -> tuple[int, tuple[int, ...]]:
+    """Returns the length of the header of an IDX file, and the shape that it gives."""
     if len(data) < 4:
         raise DataFormatError(
             f"expected an IDX header of at least 4 bytes, found {len(data)} bytes in {where}"
         )
     magic, kind, rank = int.from_bytes(data[:4]), data[2], data[3]
-    if magic >> 16 or rank == 0:
+    if magic >> 16 or not 1 <= rank <= _MAX_RANK:
         raise DataFormatError(
-            f"expected the IDX magic 0x000008NN (NN dimensions), found 0x{magic:08x} in {where}"
+            f"expected the IDX magic 0x000008NN (NN dimensions, 1 to {_MAX_RANK}), "
+            f"found 0x{magic:08x} in {where}"
         )
     if kind != _UNSIGNED_BYTE:
         raise DataFormatError(
@@ -202,9 +224,9 @@ def decode_idx(data: bytes, where: str) -> np.ndarray:
             f"expected an IDX header of {start} bytes, found {len(data)} bytes in {where}"
         )
     shape = tuple(int.from_bytes(data[i : i + 4]) for i in range(4, start, 4))
-    if len(data) - start != math.prod(shape):
+    # Also without data: NumPy cannot describe an array of 0 x 2^32 x 2^32 bytes.
+    if math.prod(max(size, 1) for size in shape) > MAX_BYTES:
         raise DataFormatError(
-            f"expected {math.prod(shape)} bytes of data for shape {shape}, "
-            f"found {len(data) - start} in {where}"
+            f"expected at most {MAX_BYTES:,} bytes of data, found shape {shape} in {where}"
         )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    return start, shape

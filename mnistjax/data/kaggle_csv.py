@@ -10,9 +10,10 @@ import re
 
 import numpy as np
 
-from mnistjax.data.gzipped import PathLike, read_bytes, read_first_line
+from mnistjax.data.gzipped import PathLike, decompress, read_file, read_first_line
 from mnistjax.errors import DataFormatError
 
+_MAX_HEADER = 1 << 14  # Twice the longest header, with quoted names.
 _PIXELS = tuple(f"pixel{i}" for i in range(784))
 _ROW_BY_COLUMN = tuple(f"{row}x{column}" for row in range(1, 29) for column in range(1, 29))
 
@@ -24,7 +25,8 @@ def read_kaggle_csv(path: PathLike) -> tuple[np.ndarray, np.ndarray | None]:
 
     Args:
         path: the file, plain or compressed by gzip. Its header is `label,pixel0,...,pixel783` or
-            `label,1x1,1x2,...,28x28`, or one of these without `label`.
+            `label,1x1,1x2,...,28x28`, or one of these without `label`; the names may be quoted,
+            and a byte order mark may come first.
 
     Returns:
         (images, labels): uint8 [N, 28, 28, 1] and int32 [N]; `labels` is None if there are none.
@@ -46,7 +48,7 @@ def read_kaggle_csv(path: PathLike) -> tuple[np.ndarray, np.ndarray | None]:
         >>> images.shape, labels
         ((1, 28, 28, 1), array([7], dtype=int32))
     """
-    header, _, body = read_bytes(path).partition(b"\n")
+    header, _, body = decompress(read_file(path), str(path)).partition(b"\n")
     columns = _check_header(header, str(path))
     if not body.strip():
         raise DataFormatError(f"expected at least one row below the header, found none in {path}")
@@ -76,12 +78,17 @@ def kaggle_csv_is_labeled(path: PathLike) -> bool:
     Raises:
         DataFormatError: if the header is not one that `read_kaggle_csv` knows.
     """
-    return _check_header(read_first_line(path), str(path))[0] == "label"
+    return _check_header(read_first_line(path, _MAX_HEADER + 1), str(path))[0] == "label"
 
 
 def _check_header(line: bytes, where: str) -> list[str]:
     """Returns the names of the columns."""
-    columns = line.decode("utf-8", "replace").strip().split(",")
+    if len(line) > _MAX_HEADER:
+        raise DataFormatError(
+            f"expected a header of at most {_MAX_HEADER:,} bytes, found {len(line):,} in {where}"
+        )
+    text = line.decode("utf-8-sig", "replace").strip()
+    columns = [name.removeprefix('"').removesuffix('"') for name in text.split(",")]
     has_label = columns[0] == "label"
     pixels = tuple(columns[has_label:])
     if pixels not in (_PIXELS, _ROW_BY_COLUMN):

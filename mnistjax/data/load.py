@@ -11,6 +11,8 @@ The files found are decoded, or their arrays read from the cache, and checked.
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,11 +25,12 @@ from mnistjax.data.cache import Arrays, cached_arrays, is_writable, user_cache_d
 from mnistjax.data.embedded import embedded_digits
 from mnistjax.data.idx import decode_idx_pair, find_idx_files, read_idx_files
 from mnistjax.data.kaggle_csv import kaggle_csv_is_labeled, read_kaggle_csv
-from mnistjax.data.registry import DATASETS
+from mnistjax.data.registry import DATASETS, PUBLISHED_SHA256
 from mnistjax.data.splits import Dataset, DatasetInfo, Split, split_validation
 from mnistjax.data.tfds_download import prepare
 from mnistjax.data.tfds_prepared import Prepared, find_prepared, read_prepared
 from mnistjax.errors import DataFormatError, DatasetNotFoundError, UnknownNameError
+from mnistjax.files import printable, user_path
 
 PathLike = str | os.PathLike[str]
 Pair = tuple[np.ndarray, np.ndarray]
@@ -35,6 +38,9 @@ _Read = Callable[[], tuple[Pair, Pair]]  # returns (train, test), each (images, 
 _Sizes = tuple[int | None, int | None]  # of train and test
 
 _HELD_OUT = 0.2
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "sha256")
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
@@ -74,7 +80,8 @@ def load_dataset(
         UnknownNameError: if `name` is neither a data set nor a folder.
         DatasetNotFoundError: if the data set is not available; the message lists ways to get it.
         DataFormatError: if a file is damaged or holds something else.
-        ConfigError: if a folder's only labeled file is too small to hold out a test split.
+        ConfigError: if a folder's only labeled file is too small to hold out a test split, or a
+            path cannot be used.
 
     Example:
         >>> dataset = load_dataset("digits")
@@ -102,13 +109,15 @@ def data_directory(data_dir: PathLike | None = None) -> Path:
 
     Raises:
         DatasetNotFoundError: if it is a file.
+        ConfigError: if the path cannot be used.
 
     Example:
         >>> data_directory("/my/data").as_posix()
         '/my/data'
     """
     environment = os.environ.get("MNISTJAX_DATA_DIR") or os.environ.get("TFDS_DATA_DIR")
-    root = Path(data_dir or environment or "~/tensorflow_datasets").expanduser().absolute()
+    given = data_dir or environment or "~/tensorflow_datasets"
+    root = user_path(given, "data directory").absolute()
     if root.exists() and not root.is_dir():
         raise DatasetNotFoundError(f"expected the data directory to be a folder, found file {root}")
     return root
@@ -249,7 +258,7 @@ def _as_promised(
 
 
 def _load_folder(name: PathLike) -> Dataset:
-    folder = Path(name).expanduser()
+    folder = user_path(name, "data set")
     if folder.is_dir():
         return _decoded(_find_idx_in_folder(folder) or _find_csv_in_folder(folder), None)
     expected = "expected the name of a data set, or a folder with IDX or CSV files"
@@ -302,21 +311,40 @@ def _decoded(found: _Found, info: DatasetInfo | None) -> Dataset:
 
     def decode() -> Arrays:
         train, test = found.decode()
-        return {
-            "train_images": np.ascontiguousarray(train[0]),
-            "train_labels": train[1],
-            "test_images": np.ascontiguousarray(test[0]),
-            "test_labels": test[1],
-        }
+        arrays = [np.ascontiguousarray(array) for array in (*train, *test)]
+        return dict(zip(_ARRAYS, (*arrays, _sha256(train, test)), strict=True))
 
     name = info.name if info else "folder"
-    arrays = cached_arrays(name, found.cache_dir, found.files, decode)
+    arrays = cached_arrays(name, found.cache_dir, found.files, _ARRAYS, decode)
     train = Split(arrays["train_images"], arrays["train_labels"])
     test = Split(arrays["test_images"], arrays["test_labels"])
+    digest = arrays["sha256"].tobytes().hex()
+    if digest != PUBLISHED_SHA256.get(name, digest):
+        _LOG.warning("%s do not hold the published images and labels of %s", found.source, name)
     return Dataset(train, test, info or _describe(found.cache_dir, train, test), found.source)
+
+
+def _sha256(train: Pair, test: Pair) -> np.ndarray:
+    """Returns a digest of images and labels, uint8 [32], which is cached with them.
+
+    It does not depend on the order of the images, because TFDS shuffles what it prepares.
+    """
+    whole = hashlib.sha256()
+    for images, labels in (train, test):
+        pixels = images.reshape(len(images), -1)
+        rows = np.hstack([pixels, labels.astype("<i4")[:, None].view(np.uint8)])
+        whole.update(b"".join(sorted(hashlib.sha256(row).digest() for row in rows)))
+    return np.frombuffer(whole.digest(), np.uint8)
 
 
 def _describe(folder: Path, train: Split, test: Split) -> DatasetInfo:
     classes = int(max(train.labels.max(), test.labels.max())) + 1
+    missing = np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0)
+    if missing.size:
+        _LOG.warning(
+            "%s has labels from 0 to %d, but no training image of %d of these %d classes: %s",
+            *(folder, classes - 1, missing.size, classes, ", ".join(map(str, missing[:5]))),
+        )
     height, width, channels = train.images.shape[1:]
-    return DatasetInfo(folder.resolve().name, classes, image_shape=(height, width, channels))
+    name = printable(folder.resolve().name)
+    return DatasetInfo(name, classes, image_shape=(height, width, channels))

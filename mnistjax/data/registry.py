@@ -79,6 +79,12 @@ _INFOS = (
 DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({info.name: info for info in _INFOS})
 """Every data set that `load_dataset` knows, by name."""
 
+PUBLISHED_SHA256: Mapping[str, str] = MappingProxyType(
+    {"mnist": "adb567574fe7fb5b95c57b68ebd03c3533913f0387530f619d797b8045684dd5"}
+)
+"""For a data set whose published content is known, the digest of its images and labels in any order
+that `load_dataset` computes."""
+
 
 def get_dataset_info(name: str) -> DatasetInfo:
     """Looks up a registered data set.

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mnistjax.atomic import removed_on_exit
 from mnistjax.errors import DataFormatError, DatasetNotFoundError
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -27,6 +28,9 @@ DecodePair = Callable[[bytes, bytes, str, str], Pair]
 Checksums = Mapping[str, tuple[int, str]]
 
 _PROBE_SECONDS = 10.0
+# For each part of a download that a server sends; TFDS itself would wait forever.
+_STALLED_SECONDS = 30.0
+_ATTEMPTS = 3
 
 
 def prepare(
@@ -58,8 +62,17 @@ def prepare(
     """
     parent = _builder_class(builder)
     urls = _source_urls(url or parent.URL, is_zip="/" in builder)
-    _check_reachable(builder, next(iter(urls.values())))
-    _download_and_prepare(builder, data_dir, _derive(parent, urls, checksums or {}, decode_pair))
+    for address in urls.values():
+        _check_reachable(builder, address)
+    derived = _derive(parent, urls, checksums or {}, decode_pair)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            _download_and_prepare(builder, data_dir, derived)
+            return
+        except DatasetNotFoundError as error:
+            # What was downloaded whole is not fetched again.
+            if attempt == _ATTEMPTS or not _is_interruption(error.__cause__):
+                raise
 
 
 def _builder_class(builder: str) -> Any:
@@ -71,6 +84,17 @@ def _builder_class(builder: str) -> Any:
         "kmnist": mnist.KMNIST,
         "emnist": mnist.EMNIST,
     }[builder.partition("/")[0]]
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Returns whether a transfer broke off or stalled, and not for example the disk is full."""
+    import requests
+    import urllib3
+
+    if not isinstance(error, requests.RequestException):
+        return False
+    # TFDS has tried ten times where not even an answer came.
+    return not any(isinstance(it, urllib3.exceptions.MaxRetryError) for it in error.args)
 
 
 def _derive(
@@ -108,6 +132,7 @@ def _download_and_prepare(name: str, data_dir: Path, builder_class: Any) -> None
     with (
         _one_line_errors(name),
         _no_leftovers(data_dir, name),
+        _read_timeout(_STALLED_SECONDS),
         contextlib.redirect_stdout(sys.stderr),
     ):
         builder = builder_class(data_dir=str(data_dir), config=name.partition("/")[2] or None)
@@ -190,6 +215,25 @@ def _check_reachable(name: str, url: str) -> None:
 
 
 @contextlib.contextmanager
+def _read_timeout(seconds: float) -> Iterator[None]:
+    """Lets requests that have no timeout give up when a server sends nothing for so long."""
+    import requests
+
+    adapter: Any = requests.adapters.HTTPAdapter
+    send = adapter.send
+
+    def send_with_timeout(*args: Any, **kwargs: Any) -> requests.Response:
+        return send(*args, **{**kwargs, "timeout": kwargs.get("timeout") or seconds})
+
+    # TFDS makes its own session and offers no setting for it.
+    adapter.send = send_with_timeout
+    try:
+        yield
+    finally:
+        adapter.send = send
+
+
+@contextlib.contextmanager
 def _one_line_errors(name: str) -> Iterator[None]:
     from tensorflow_datasets.core.download.download_manager import (
         NonMatchingChecksumError,
@@ -209,22 +253,32 @@ def _one_line_errors(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_leftovers(data_dir: Path, builder: str) -> Iterator[None]:
-    """On failure, removes the partial downloads and the empty folders that TFDS leaves."""
+    """On failure or a signal, removes partial downloads and empty folders that TFDS leaves."""
     downloads = data_dir / "downloads"
     name = builder.partition("/")[0]
     folders = [downloads / "extracted", downloads / name, downloads, data_dir / builder]
     folders += [data_dir / name, data_dir]
     made = [folder for folder in folders if not folder.exists()]
-    before = set(downloads.rglob("*.tmp.*"))
-    try:
-        yield
-    except BaseException:
-        for partial in set(downloads.rglob("*.tmp.*")) - before:
+
+    def find_partial() -> set[Path]:
+        incomplete = (data_dir / builder).glob("*incomplete*")
+        return {*downloads.rglob("*.tmp.*"), *incomplete}
+
+    before = find_partial()
+
+    def remove() -> None:
+        for partial in find_partial() - before:
             shutil.rmtree(partial, ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
-        raise
+
+    with removed_on_exit(remove):
+        try:
+            yield
+        except BaseException:
+            remove()
+            raise
 
 
 def _reason(error: Exception) -> str:

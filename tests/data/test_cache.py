@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mnistjax.atomic import atomic_path
+from mnistjax.atomic import atomic_path, write_text_atomically
 from mnistjax.data.cache import cache_files, cached_arrays, is_writable
 
 ARRAYS = {
@@ -45,7 +46,7 @@ class Decoder:
 
 
 def load(data_dir, decode):
-    return cached_arrays("emnist/letters", data_dir, [data_dir / "source"], decode)
+    return cached_arrays("emnist/letters", data_dir, [data_dir / "source"], list(ARRAYS), decode)
 
 
 def cache_of(data_dir):
@@ -80,23 +81,39 @@ def test_the_cache_is_a_digest_and_a_file_of_safetensors(data_dir):
     assert_same(safetensors.numpy.load(content[32:]))
 
 
-@pytest.mark.parametrize("change", ["content", "time", "name"])
+@pytest.mark.parametrize("change", ["content", "unpacked", "name"])
 def test_a_changed_source_makes_the_cache_stale(data_dir, change):
-    load(data_dir, Decoder())
     source = data_dir / "source"
+    os.utime(source, ns=(1, 1))
+    load(data_dir, Decoder())
     if change == "content":
         source.write_bytes(b"other bytes")
-    elif change == "time":
+    elif change == "unpacked":
+        # Of the same name, size and time, as from an archive that sets the times of its files.
+        source.write_bytes(b"BYTES")
         os.utime(source, ns=(1, 1))
     else:
         source = source.rename(data_dir / "renamed")
     decode = Decoder({"train_labels": np.zeros(2, np.int32)})
-    found = cached_arrays("emnist/letters", data_dir, [source], decode)
+    found = cached_arrays("emnist/letters", data_dir, [source], ["train_labels"], decode)
     assert decode.calls == 1
     assert list(found) == ["train_labels"]
-    again = cached_arrays("emnist/letters", data_dir, [source], decode)
+    again = cached_arrays("emnist/letters", data_dir, [source], ["train_labels"], decode)
     assert decode.calls == 1
     np.testing.assert_array_equal(again["train_labels"], [0, 0])
+
+
+@pytest.mark.parametrize("change", ["time", "copy"])
+def test_the_same_content_with_another_time_keeps_the_cache(data_dir, change):
+    load(data_dir, Decoder())
+    if change == "time":
+        os.utime(data_dir / "source", ns=(1, 1))
+    else:
+        shutil.copy(data_dir / "source", data_dir / "copy")
+        (data_dir / "copy").replace(data_dir / "source")
+    decode = Decoder()
+    assert_same(load(data_dir, decode))
+    assert decode.calls == 0
 
 
 @pytest.fixture
@@ -155,7 +172,8 @@ def with_header(text):
         lambda key: with_header("{"),
         lambda key: with_header('{"__metadata__": 1}'),
         lambda key: safetensors.numpy.save(ARRAYS),
-        lambda key: safetensors.numpy.save(ARRAYS, {"key": key + " "}),
+        lambda key: safetensors.numpy.save(ARRAYS, {"key": key.replace("letters", "others")}),
+        lambda key: safetensors.numpy.save({"train_labels": ARRAYS["train_labels"]}, {"key": key}),
         lambda key: safetensors.numpy.save({"a": np.zeros(2)}, {"key": key}),
         lambda key: safetensors.numpy.save(ARRAYS, {"key": key})[:-8],
     ],
@@ -285,7 +303,7 @@ def test_concurrent_readers_and_writers_all_get_the_arrays(data_dir):
     def work(seed):
         for step in range(30):
             if (seed + step) % 3 == 0:
-                os.utime(data_dir / "source", ns=(seed, step))
+                write_text_atomically(data_dir / "source", f"{seed} {step}")
             assert_same(load(data_dir, Decoder()))
 
     with ThreadPoolExecutor(6) as pool:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -52,9 +54,13 @@ def damaged_gzip():
     ("data", "message"),
     [
         (b"", "header of at least 4 bytes, found 0 bytes in FILE"),
-        (b"<html>", "expected the IDX magic 0x000008NN (NN dimensions), found 0x3c68746d in FILE"),
+        (b"<html>", "(NN dimensions, 1 to 4), found 0x3c68746d in FILE"),
         (b"\0\0\x08\0", "found 0x00000800 in FILE"),
         (b"\0\0\x0d\x01\0\0\0\0", "expected IDX of unsigned bytes (type 0x08), found type 0x0d"),
+        (b"\0\0\x08\xff" + bytes(4 * 255), "1 to 4), found 0x000008ff in FILE"),
+        (b"\0\0\x08\x46" + bytes(4 * 70), "1 to 4), found 0x00000846 in FILE"),
+        (b"\0\0\x08\x03" + b"\xff" * 12, "at most 2,147,483,648 bytes of data, found shape"),
+        (b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8, "bytes of data, found shape (0, 4294967295"),
         (idx_bytes(ARRAY)[:15], "expected an IDX header of 16 bytes, found 15 bytes in FILE"),
         (idx_bytes(ARRAY)[:-1], "24 bytes of data for shape (2, 3, 4), found 23 in FILE"),
         (idx_bytes(ARRAY) + b"\0", "24 bytes of data for shape (2, 3, 4), found 25 in FILE"),
@@ -157,3 +163,20 @@ def test_the_real_files_are_read(mnist_dir):
         980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
     ]  # fmt: skip
     assert round(float(images.mean()) / 255, 4) == 0.1307
+
+
+def test_a_file_that_unpacks_to_more_than_its_header_says_is_not_unpacked():
+    """A gigabyte of zeros in a megabyte: the peak of memory stays that of the file."""
+    bomb = io.BytesIO()
+    with gzip.GzipFile(fileobj=bomb, mode="wb", compresslevel=1) as file:
+        file.write(idx_bytes(ARRAY))
+        for _ in range(256):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(
+        DataFormatError, match="expected at most 40 unpacked bytes, found more in x"
+    ):
+        decode_idx(bomb.getvalue(), "x")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * len(bomb.getvalue())

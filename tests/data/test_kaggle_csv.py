@@ -33,6 +33,17 @@ def test_csv_and_idx_of_the_same_images_agree(tmp_path, header, labeled, newline
         assert found_labels is None
 
 
+def test_a_byte_order_mark_and_quoted_names_are_accepted(tmp_path):
+    """As R and spreadsheets write them."""
+    images, labels = random_pair(4, 3)
+    header, _, body = csv_text(images, labels).partition("\n")
+    quoted = ",".join(f'"{name}"' for name in header.split(","))
+    (tmp_path / "train.csv").write_bytes(f"\ufeff{quoted}\n{body}".encode())
+    found = read_kaggle_csv(tmp_path / "train.csv")
+    assert kaggle_csv_is_labeled(tmp_path / "train.csv")
+    assert_pairs_equal(found, (images, labels))
+
+
 LINES = csv_text(*random_pair(3, 4)).splitlines()
 
 
