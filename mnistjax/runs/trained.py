@@ -91,10 +91,12 @@ def predict_logits(
         float32 [N, num_classes]; `jax.nn.softmax(logits)` gives the probabilities.
 
     Raises:
-        DataFormatError: the images are of another shape, or floats outside [0, 1].
+        DataFormatError: the images are of another shape, floats outside [0, 1], or masked.
         TypeError: the dtype is neither uint8, bool nor floating point.
         ConfigError: `batch_size` is less than 1.
     """
+    if isinstance(images, np.ma.MaskedArray):
+        raise DataFormatError("expected an array of images, found a masked array")
     images = np.asarray(images)
     expected = tuple(trained.info.image_shape)
     if images.shape[1:] != expected:

@@ -13,16 +13,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnistjax.atomic import atomic_path
 from mnistjax.data import DatasetInfo
 from mnistjax.errors import RunError, RunNotFoundError
+from mnistjax.files import parse_json, user_path
 from mnistjax.models import Model, Variables
 from mnistjax.runs.build import build_model
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import RESULT, WEIGHTS, read_metrics, read_result
+from mnistjax.runs.sealed import flatten_named, read_sealed, unflatten_named, write_sealed
 from mnistjax.runs.trained import TrainedModel
 
-_FORMAT = "mnistjax-1"
+_FORMAT = "mnistjax-2"
+# Format 1 had no digest.
+_UNSEALED_FORMAT = "mnistjax-1"
 
 
 def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
@@ -47,21 +50,16 @@ def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
     ...     load_weights(folder).info.name
     'my digits'
     """
-    from safetensors.numpy import save
-
-    leaves = jax.tree_util.tree_flatten_with_path(trained.variables)[0]
-    tensors = {_name(key_path): np.asarray(leaf) for key_path, leaf in leaves}
     metadata = {
         "format": _FORMAT,
         "config": trained.config.to_json(),
         "dataset": json.dumps(dataclasses.asdict(trained.info)),
     }
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+    write_sealed(path, flatten_named(trained.variables), metadata)
 
 
 def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
-    """Reads what `save_weights` wrote, and checks every array against the network.
+    """Reads what `save_weights` wrote, and checks its digest and every array.
 
     Args:
         path: the file, or the run directory that holds it as `weights.safetensors`.
@@ -72,23 +70,41 @@ def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
     Raises:
         RunNotFoundError: the file does not exist.
         RunError: the file is damaged, of another format, or its arrays are not those of the
-            network that it names.
+            network that it names, or not finite.
+        ConfigError: the path cannot be used.
     """
-    file = Path(path)
+    file = user_path(path, "run directory or a weights file")
     file = file / WEIGHTS if file.is_dir() else file
     if not file.is_file():
         raise RunNotFoundError(f"expected a run directory or a weights file, found no file {file}")
-    tensors, metadata = _read(file)
-    if metadata.get("format") != _FORMAT:
-        found = metadata.get("format", "no format at all")
-        raise RunError(f"expected weights of format {_FORMAT}, found {found}, in {file}")
+    tensors, metadata = read_sealed(file, [_FORMAT], unsealed=[_UNSEALED_FORMAT])
+    return build_trained(tensors, metadata, file)
+
+
+def build_trained(
+    tensors: Mapping[str, np.ndarray], description: Mapping[str, str], path: Path
+) -> TrainedModel:
+    """Builds the network that a file describes, from the arrays that it holds.
+
+    Args:
+        tensors: the arrays by their path in the variables.
+        description: `config` and `dataset`, as JSON.
+        path: the file, for error messages.
+
+    Returns:
+        The network, without a result and history.
+
+    Raises:
+        RunError: the description cannot be used, or the arrays are not those of the network, or
+            not finite.
+    """
     try:
-        config = TrainConfig.from_json(metadata["config"])
-        info = _info_from_json(metadata["dataset"])
+        config = TrainConfig.from_json(description["config"])
+        info = _info_from_json(description["dataset"])
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"the description in {file} cannot be used: {error}") from error
+        raise RunError(f"the description in {path} cannot be used: {error}") from error
     model = build_model(config, info.num_classes)
-    return TrainedModel(model, _fit_to(model, info, tensors, file), info, config)
+    return TrainedModel(model, _fit_to(model, info, tensors, path), info, config)
 
 
 def load_run(run: str | os.PathLike[str]) -> TrainedModel:
@@ -103,30 +119,18 @@ def load_run(run: str | os.PathLike[str]) -> TrainedModel:
     Raises:
         RunNotFoundError: the run does not exist.
         RunError: one of its files is damaged.
+        ConfigError: the path cannot be used.
     """
     trained = load_weights(run)
-    directory = Path(run)
+    directory = user_path(run, "run directory")
     if not (directory / RESULT).is_file():
         return trained
     result, history = read_result(directory), tuple(read_metrics(directory))
     return dataclasses.replace(trained, result=result, history=history)
 
 
-def _read(file: Path) -> tuple[dict[str, np.ndarray], Mapping[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "numpy") as opened:
-            metadata = opened.metadata() or {}
-            # A file of another format may hold dtypes that NumPy lacks, so its arrays are not read.
-            names = opened.keys() if metadata.get("format") == _FORMAT else []
-            return {name: opened.get_tensor(name) for name in names}, metadata
-    except (SafetensorError, OSError, AttributeError, TypeError) as error:
-        raise RunError(f"expected a safetensors file, found {file}: {error}") from error
-
-
 def _info_from_json(text: str) -> DatasetInfo:
-    fields: Any = json.loads(text)
+    fields: Any = parse_json(text)
     if not isinstance(fields, dict):
         raise TypeError(f"expected a JSON object, got {type(fields).__name__}")
     tuples = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
@@ -134,27 +138,22 @@ def _info_from_json(text: str) -> DatasetInfo:
 
 
 def _fit_to(
-    model: Model, info: DatasetInfo, tensors: dict[str, np.ndarray], file: Path
+    model: Model, info: DatasetInfo, tensors: Mapping[str, np.ndarray], file: Path
 ) -> Variables:
     """Returns the arrays as the variables of `model`, or says which of them does not fit."""
     images = jax.ShapeDtypeStruct((1, *info.image_shape), jnp.float32)
-    expected = jax.eval_shape(model.init, jax.random.key(0), images)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
-    names = [_name(key_path) for key_path, _ in leaves]
-    for name in sorted(set(names) ^ set(tensors)):
-        words = "lacks" if name in names else "has an unexpected"
+    try:
+        expected = jax.eval_shape(model.init, jax.random.key(0), images)
+    except (ArithmeticError, TypeError, ValueError) as error:
         raise RunError(
-            f"weights of another network: {model.name!r} expected, {file} {words} {name}"
-        )
-    for name, (_, leaf) in zip(names, leaves, strict=True):
-        found = tensors[name]
-        if found.shape != leaf.shape or found.dtype != leaf.dtype:
-            raise RunError(
-                f"weights of another network: {model.name!r} expects {name} as {leaf.dtype} "
-                f"{leaf.shape}, found {found.dtype} {found.shape} in {file}"
-            )
-    return jax.tree.unflatten(structure, [jnp.asarray(tensors[name]) for name in names])
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+            f"{model.name!r} does not take the images {info.image_shape} that {file} describes: "
+            f"{error}"
+        ) from error
+    try:
+        variables = unflatten_named(expected, tensors, str(file))
+    except RunError as error:
+        raise RunError(f"weights of another network than {model.name!r}: {error}") from error
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise RunError(f"expected finite weights, found NaN or infinity in {name} of {file}")
+    return variables
