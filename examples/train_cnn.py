@@ -44,6 +44,8 @@ def main() -> None:
         dataset,
         workdir=arguments.workdir,
         overwrite=arguments.overwrite,
+        resume=arguments.resume,
+        checkpoints=arguments.checkpoints,
         callbacks=arguments.callbacks(),
     )
     print(f"measure the saved weights again with: mnistjax evaluate {fitted.workdir}")

@@ -15,6 +15,8 @@ import tyro
 
 import mnistjax
 from mnistjax.cli.shell import FLAG_STYLE
+from mnistjax.errors import ConfigError
+from mnistjax.files import user_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,8 @@ class RunArguments:
         workdir: the run directory.
         overwrite: whether a run that the directory already holds may be replaced.
         data_dir: folder of the data sets, or None for the default.
+        resume: whether a run that the directory already holds goes on.
+        checkpoints: when checkpoints are saved and which are kept.
         tensorboard: whether to write event files for TensorBoard too.
         report: whether to write report.html and plots/*.png too.
     """
@@ -34,6 +38,10 @@ class RunArguments:
     workdir: Path
     overwrite: bool
     data_dir: Path | None
+    resume: bool = False
+    checkpoints: mnistjax.CheckpointPolicy = dataclasses.field(
+        default_factory=mnistjax.CheckpointPolicy
+    )
     tensorboard: bool = False
     report: bool = True
 
@@ -64,6 +72,8 @@ class RunArguments:
             dataset,
             workdir=self.workdir,
             overwrite=self.overwrite,
+            resume=self.resume,
+            checkpoints=self.checkpoints,
             callbacks=callbacks,
         )
 
@@ -99,8 +109,13 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
 
     def train(
         settings: Mapping[str, Any],
-        workdir: Path | None = None,
+        workdir: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None,
         overwrite: bool = False,
+        resume: bool = False,
+        checkpoint_every: str | None = None,
+        keep_checkpoints: int = 2,
+        keep_best_checkpoint: bool = False,
+        deterministic: bool = False,
         data_dir: Path | None = None,
         tensorboard: bool = False,
         report: bool = True,
@@ -111,16 +126,37 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             settings: The defaults shown are those without --recipe.
             workdir: Directory of the run; if not given, a new one in runs/.
             overwrite: Replace the run that the directory already holds.
+            resume: Go on with the run that the directory already holds, or start it.
+            checkpoint_every: Interval of checkpoints, such as 30s, 5min, 500steps or 1epoch; if not
+                given, 30 s, or longer where that would take more than 2 % of the time.
+            keep_checkpoints: Number of newest checkpoints to keep.
+            keep_best_checkpoint: Keep the checkpoint of the best validation accuracy, too.
+            deterministic: Give the same bits in every run on a GPU, which is slower there; on a CPU
+                they are always the same.
             data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that
                 TensorFlow Datasets uses.
             tensorboard: Write event files for TensorBoard too, to tensorboard/ in the directory.
             report: Skip report.html and plots/*.png, which take some seconds.
         """
         config = _configure(default, settings)
+        if deterministic:
+            config = config.replace(deterministic=True)
+        if resume and workdir is None:
+            raise ConfigError("--resume needs the --workdir of the run, found none")
+        checkpoints = mnistjax.CheckpointPolicy(
+            every=checkpoint_every, keep=keep_checkpoints, keep_best=keep_best_checkpoint
+        )
         # With milliseconds, so that runs that start at the same time get different names.
         name = f"{config.recipe}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
         return RunArguments(
-            config, workdir or Path("runs") / name, overwrite, data_dir, tensorboard, report
+            config=config,
+            workdir=Path("runs") / name if workdir is None else user_path(workdir, "workdir"),
+            overwrite=overwrite,
+            data_dir=data_dir,
+            resume=resume,
+            checkpoints=checkpoints,
+            tensorboard=tensorboard,
+            report=report,
         )
 
     # From this annotation tyro makes one flag per setting; it passes on only those that were given.
@@ -146,6 +182,8 @@ def _settings_type(default: mnistjax.TrainConfig) -> Any:
     described = _describe_settings()
     fields = {}
     for field in dataclasses.fields(default):
+        if hints[field.name] is bool:  # Without a default, tyro would make it `--no-...`.
+            continue
         shown = f"(default: {getattr(default, field.name)})"
         flag = tyro.conf.arg(help=described[field.name], help_behavior_hint=shown)
         fields[field.name] = Annotated[hints[field.name], flag]

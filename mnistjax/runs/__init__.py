@@ -3,9 +3,11 @@
 from mnistjax.runs.build import build_augment as build_augment
 from mnistjax.runs.build import build_model as build_model
 from mnistjax.runs.build import build_optimizer as build_optimizer
+from mnistjax.runs.build import build_schedule as build_schedule
 from mnistjax.runs.build import build_train_step as build_train_step
 from mnistjax.runs.callbacks import Callback as Callback
 from mnistjax.runs.callbacks import ProgressBar as ProgressBar
+from mnistjax.runs.checkpoint_policy import CheckpointPolicy as CheckpointPolicy
 from mnistjax.runs.config import TrainConfig as TrainConfig
 from mnistjax.runs.directory import read_metrics as read_metrics
 from mnistjax.runs.directory import read_result as read_result

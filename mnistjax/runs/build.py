@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from mnistjax.data import Batch
 from mnistjax.data.augment import Augment, compose, cutout, elastic, random_affine, random_shift
 from mnistjax.models import Model, create_model
 from mnistjax.runs.config import TrainConfig
-from mnistjax.training import TrainStep, make_optimizer, make_schedule, make_train_step
+from mnistjax.training import (
+    Metrics,
+    TrainState,
+    TrainStep,
+    make_optimizer,
+    make_schedule,
+    make_train_step,
+)
+
+# Number of updates in a row with a NaN that end the run.
+MAX_SKIPPED = 10
 
 
 def build_model(config: TrainConfig, num_classes: int) -> Model:
@@ -20,6 +33,20 @@ def build_model(config: TrainConfig, num_classes: int) -> Model:
     'mlp'
     """
     return create_model(config.model, num_classes=num_classes)
+
+
+def build_schedule(
+    config: TrainConfig, steps: int, *, learning_rate: float | jax.Array | None = None
+) -> optax.Schedule:
+    """Returns the learning rate of a configuration as a function of the step.
+
+    Args:
+        config: the settings.
+        steps: length of the run in updates.
+        learning_rate: the highest learning rate, which may be traced; that of `config` if None.
+    """
+    peak = config.learning_rate if learning_rate is None else learning_rate
+    return make_schedule(config.schedule, peak, steps, warmup_steps=int(config.warmup * steps))
 
 
 def build_optimizer(
@@ -32,15 +59,18 @@ def build_optimizer(
         steps: length of the run in updates.
         learning_rate: the highest learning rate, which may be traced; that of `config` if None.
     """
-    peak = config.learning_rate if learning_rate is None else learning_rate
-    schedule = make_schedule(config.schedule, peak, steps, warmup_steps=int(config.warmup * steps))
-    return make_optimizer(
+    optimizer = make_optimizer(
         config.optimizer,
-        schedule,
+        build_schedule(config, steps, learning_rate=learning_rate),
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
         **config.optimizer_settings,
     )
+    if config.on_nan != "skip":
+        return optimizer
+    # The last update that may not be skipped is applied: then the parameters are NaN, and no later
+    # step resets the count, which is read only now and then.
+    return optax.apply_if_finite(optimizer, MAX_SKIPPED - 1)
 
 
 def build_augment(config: TrainConfig) -> Augment | None:
@@ -68,10 +98,33 @@ def build_train_step(
     config: TrainConfig, model: Model, optimizer: optax.GradientTransformation
 ) -> TrainStep:
     """Returns the train step of a configuration, `(state, batch) -> (state, metrics)`."""
-    return make_train_step(
+    step = make_train_step(
         model,
         optimizer,
         augment=build_augment(config),
         label_smoothing=config.label_smoothing,
         ema_decay=config.ema_decay,
     )
+    return _drop_skipped(step) if config.on_nan == "skip" else step
+
+
+def _drop_skipped(step: TrainStep) -> TrainStep:
+    """Drops the metrics and batch statistics of a step whose update `apply_if_finite` skipped."""
+
+    def guarded(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        new, metrics = step(state, batch)
+        finite = new.opt_state.last_finite
+        batch_stats = jax.tree.map(
+            lambda fresh, old: jnp.where(finite, fresh, old), new.batch_stats, state.batch_stats
+        )
+        metrics = jax.tree.map(lambda leaf: jnp.where(finite, leaf, jnp.zeros_like(leaf)), metrics)
+        return dataclasses.replace(new, batch_stats=batch_stats), metrics
+
+    return guarded
+
+
+def count_skipped(config: TrainConfig, state: TrainState) -> tuple[int, int]:
+    """Returns how many updates were skipped in a row, the last ones, and how many in all."""
+    if config.on_nan != "skip":
+        return 0, 0
+    return int(state.opt_state.notfinite_count), int(state.opt_state.total_notfinite)

@@ -32,7 +32,8 @@ class Callback:
         Args:
             run: description of the run, with the keys `recipe, model, parameters, dataset, source,
                 seed, train_count, validation_count, test_count, batch_size, steps,
-                steps_per_epoch, device, device_count, workdir`.
+                steps_per_epoch, device, device_count, workdir, step`; `step` is 0
+                unless the run is resumed.
         """
 
     def on_compiled(self, seconds: float) -> None:
@@ -95,7 +96,8 @@ class Watchers:
                 answers.append(getattr(callback, hook)(*arguments))
             except passing:
                 raise
-            except Exception as error:  # A user's code may raise anything; training goes on.
+            # A user's code may raise anything, and rich raises SystemExit for a closed pipe.
+            except (Exception, SystemExit) as error:
                 self._listening.remove(callback)
                 reason = " ".join(str(error).split()) or type(error).__name__
                 name = f"{type(callback).__name__}.{hook}"
@@ -126,7 +128,9 @@ class ProgressBar(Callback):
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("compiling", total=run["steps"])
+        if run["step"]:
+            self._say(f"resumed  after step {run['step']:,}")
+        self._task = self._bar.add_task("compiling", total=run["steps"], completed=run["step"])
         # Without a terminal, rich would print an empty line at the end of the bar.
         if self._console.is_interactive:
             self._bar.start()

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, get_args, get_type_hints
 
 from mnistjax.errors import ConfigError, UnknownNameError
+from mnistjax.files import parse_json
 from mnistjax.models import MODELS
 from mnistjax.training import OPTIMIZERS, SCHEDULES, make_optimizer
 
 DEFAULT_EPOCHS = 10.0
+ON_NAN = ("stop", "skip")
 MAX_STEPS = 2**31 - 1  # The step counter is an int32.
 _MAX_FLOAT = 3e38  # About the largest float32.
 _MIN_FLOAT = 1e-12
@@ -29,7 +31,7 @@ class Bounds:
 
 
 Share = Annotated[float, Bounds(0, _BELOW_ONE, "in [0, 1)")]
-Positive = Annotated[float, Bounds(_MIN_FLOAT, _MAX_FLOAT, "positive")]
+Positive = Annotated[float, Bounds(_MIN_FLOAT, _MAX_FLOAT, "positive, at most 3e38")]
 Seed = Annotated[int, Bounds(0, 2**32 - 1, "from 0 to 2^32 - 1")]
 Pixels = Bounds(0, 28, "from 0 to 28 pixels")
 
@@ -57,7 +59,7 @@ class TrainConfig:
     """Passes over the training images; fractions are allowed."""
     steps: Annotated[int, Bounds(1, MAX_STEPS, "from 1 to 2^31 - 1")] | None = None
     """Number of updates, instead of epochs."""
-    batch_size: Annotated[int, Bounds(1, 1e9, "at least 1")] = 128
+    batch_size: Annotated[int, Bounds(1, 1e9, "from 1 to 1,000,000,000")] = 128
     """Images per update."""
     seed: Seed = 0
     """Seed of the parameters, the order of the images, dropout and augmentation."""
@@ -77,7 +79,7 @@ class TrainConfig:
     """First decay rate of adam, adamw, lion and lamb; their default if not given."""
     b2: Share | None = None
     """Second decay rate of the same optimizers; their default if not given."""
-    weight_decay: Annotated[float, Bounds(0, _MAX_FLOAT, "at least 0")] | None = None
+    weight_decay: Annotated[float, Bounds(0, _MAX_FLOAT, "from 0 to 3e38")] | None = None
     """Weight decay of kernels, but not of biases and normalization; the optimizer's default if not
     given."""
     clip_norm: Positive | None = None
@@ -105,20 +107,29 @@ class TrainConfig:
     validation_seed: Seed = 0
     """Seed that selects the validation images; independent of `seed`, so that runs with different
     seeds are validated on the same images."""
-    patience: Annotated[int, Bounds(1, _MAX_FLOAT, "at least 1")] | None = None
+    patience: Annotated[int, Bounds(1, 1e9, "from 1 to 1,000,000,000")] | None = None
     """Early stopping: stop after this many epochs without a better validation accuracy, and restore
     the best weights. No early stopping if not given."""
+    on_nan: str = "stop"
+    """What to do where a gradient is NaN or infinite: stop, or skip the update; after 10 skipped
+    updates in a row the run stops."""
+    deterministic: bool = False
+    """Same bits in every run on a GPU, which is slower there; on a CPU they are always the same."""
 
     def __post_init__(self) -> None:
         """Checks every setting, before anything is loaded or built."""
-        for kind, table in (("model", MODELS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        tables = {"model": MODELS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "on_nan": ON_NAN}
+        for kind, table in tables.items():
             name = getattr(self, kind)
             if not isinstance(name, str) or name not in table:
                 raise UnknownNameError(kind, name, table)
-        if not isinstance(self.recipe, str) or not isinstance(self.dataset, str | None):
-            raise ConfigError(
-                f"recipe and dataset must be text, found {self.recipe!r} and {self.dataset!r}"
-            )
+        dataset = "" if self.dataset is None else self.dataset
+        for name, text in (("recipe", self.recipe), ("dataset", dataset)):
+            # Settings are read from files, and must not send codes to a terminal.
+            if not (isinstance(text, str) and text.isprintable()):
+                raise ConfigError(f"{name} must be printable text, found {text!r}")
+        if not isinstance(self.deterministic, bool):
+            raise ConfigError(f"deterministic must be true or false, found {self.deterministic!r}")
         if self.epochs is not None and self.steps is not None:
             raise ConfigError(f"give epochs ({self.epochs}) or steps ({self.steps}), not both")
         for name, (kind, bounds) in _numbers().items():
@@ -144,8 +155,6 @@ class TrainConfig:
         """Returns a validated copy with some settings changed.
 
         Changing `steps` clears `epochs`, and changing `epochs` clears `steps`.
-
-        `steps` takes the place of `epochs`, and `epochs` that of `steps`.
 
         Raises:
             ConfigError: a setting is out of its bounds.
@@ -174,7 +183,7 @@ class TrainConfig:
             UnknownNameError: it has a setting that does not exist.
         """
         try:
-            settings = json.loads(text)
+            settings = parse_json(text)
         except ValueError as error:
             raise ConfigError(f"expected a JSON object of settings: {error}") from error
         if not isinstance(settings, Mapping):

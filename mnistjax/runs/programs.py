@@ -42,8 +42,8 @@ class Programs:
     Attributes:
         create_state: `() -> state`, the state at step 0.
         draw_order: `(epoch) -> order`, int32 [steps, B].
-        train: `(state, metrics, order, start, stop) -> (state, metrics)`; the given state and
-            metrics are donated.
+        train: `(state, metrics, order, start, stop) -> (state, metrics)`; the given state stays
+            valid, because a run goes back to it where a loss becomes NaN.
         variables: `(state) -> variables`, the variables to evaluate and save.
         evaluate: `(variables, split) -> metrics`.
     """
@@ -145,11 +145,7 @@ def _compile(
     model = build_model(config, shapes.num_classes)
     images = jax.ShapeDtypeStruct((shapes.count, *shapes.image_shape), jnp.uint8)
     labels = jax.ShapeDtypeStruct((shapes.count,), jnp.int32)
-    example = jnp.zeros((1, *shapes.image_shape), jnp.float32)
-
-    def create_state(key: jax.Array) -> TrainState:
-        optimizer, ema = build_optimizer(config, steps), config.ema_decay is not None
-        return create_train_state(model, optimizer, example, key=key, ema=ema)
+    create_state = functools.partial(_create_state, config, model, steps, shapes.image_shape)
 
     def draw_order(key: jax.Array, epoch: jax.Array) -> jax.Array:
         return epoch_order(key, epoch, shapes.count, config.batch_size)
@@ -161,7 +157,8 @@ def _compile(
     key = jax.random.key(0)
     state = jax.eval_shape(create_state, key)
     order = jax.eval_shape(draw_order, key, 0)
-    epoch_fn = jax.jit(train, donate_argnums=(1, 2), compiler_options=compiler_options())
+    options = compiler_options(deterministic=config.deterministic)
+    epoch_fn = jax.jit(train, compiler_options=options)
     metrics = Metrics.empty(shapes.num_classes)
     arguments = (jnp.float32(0), state, metrics, images, labels, order, 0, 0)
     jobs: list[Callable[[], Any]] = [
@@ -174,6 +171,25 @@ def _compile(
     with ThreadPoolExecutor(len(jobs)) as pool:  # XLA releases the GIL.
         *programs, _ = pool.map(lambda job: job(), jobs)
     return _CompiledPrograms(*programs)
+
+
+def _create_state(
+    config: TrainConfig, model: Model, steps: int, image_shape: tuple[int, ...], key: jax.Array
+) -> TrainState:
+    optimizer, ema = build_optimizer(config, steps), config.ema_decay is not None
+    example = jnp.zeros((1, *image_shape), jnp.float32)
+    return create_train_state(model, optimizer, example, key=key, ema=ema)
+
+
+def abstract_state(plan: Plan) -> TrainState:
+    """Returns the shapes and dtypes of the state of a run; nothing is compiled.
+
+    Args:
+        plan: the run.
+    """
+    shape = tuple(plan.dataset.info.image_shape)
+    create_state = functools.partial(_create_state, plan.config, plan.model, plan.steps, shape)
+    return jax.eval_shape(create_state, jax.random.key(0))
 
 
 def _compiling(jitted: jax.stages.Wrapped, *arguments: Any) -> Callable[[], Compiled]:
@@ -195,7 +211,7 @@ def _compiling_statistics(
     batch_stats_fn = make_batch_stats_fn(model)
     program = jax.jit(
         lambda variables, images, order: batch_stats_fn(variables, images, order[:rows]),
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(deterministic=config.deterministic),
     )
     return _compiling(program, state.variables, images, order)
 

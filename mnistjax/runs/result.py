@@ -5,15 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 from mnistjax.runs.plan import Plan
-from mnistjax.training import Metrics, TrainState
+from mnistjax.runs.progress import Progress
+from mnistjax.training import Metrics
 
-_PACKAGES = ("mnistjax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets")
+_PACKAGES = (
+    *("mnistjax", "jax", "jaxlib", "flax", "optax", "numpy", "tensorflow-datasets"),
+    "scikit-learn",  # It draws the validation images.
+)
+
+# What clocks say: two runs that are otherwise equal differ in these.
+CLOCKS = ("train_seconds", "images_per_second", "compile_seconds", "total_seconds")
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
@@ -42,29 +48,27 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     }
 
 
-def describe_result(
-    plan: Plan, state: TrainState, history: Sequence[Mapping[str, Any]], test: Metrics
-) -> dict[str, Any]:
+def describe_result(plan: Plan, progress: Progress, test: Metrics) -> dict[str, Any]:
     """Returns the results of a run.
 
     Args:
         plan: the run.
-        state: the state that is kept.
-        history: one row of metrics per epoch.
+        progress: its progress when training is over.
         test: the metrics of the test images.
 
     Returns:
         The content of `result.json` without the seconds of compilation and of the whole run.
         `train_accuracy` is the running accuracy of the epoch whose state is kept.
     """
-    kept = next(row for row in history if row["step"] == int(state.step))
+    step, history = int(progress.kept.step), progress.history
+    kept = next(row for row in history if row["step"] == step)
     train_seconds = sum(row["train_seconds"] for row in history)
     images = sum(row["images_per_second"] * row["train_seconds"] for row in history)
     return {
         **describe_plan(plan),
         "versions": package_versions(),
         "epochs": kept["epoch"],
-        "steps": int(state.step),
+        "steps": step,
         "train_accuracy": kept["train_accuracy"],
         "train_loss": kept["train_loss"],
         "validation_accuracy": kept["validation_accuracy"],

@@ -90,8 +90,8 @@ def test_a_registered_data_set_comes_before_a_folder_of_its_name(tmp_path, monke
         (["--epochs", "nan"], "epochs must be positive, at most 1,000,000, found nan"),
         (["--steps", "0"], "steps must be from 1 to 2^31 - 1, found 0"),
         (["--warmup", "1"], "warmup must be in [0, 1), found 1.0"),
-        (["--learning-rate", "0"], "learning_rate must be positive, found 0.0"),
-        (["--batch-size", "0"], "batch_size must be at least 1, found 0"),
+        (["--learning-rate", "0"], "learning_rate must be positive, at most 3e38, found 0.0"),
+        (["--batch-size", "0"], "batch_size must be from 1 to 1,000,000,000, found 0"),
         ([*QUICK, "--batch-size", "2000"], "at most the number of images, 1437, found 2000"),
         (["--patience", "1", "--validation-fraction", "0"], "patience needs validation images"),
         (["--optimizer", "adam", "--momentum", "0.5"], "'adam' takes no setting 'momentum'"),
@@ -113,14 +113,14 @@ def test_a_flag_of_the_wrong_type_is_refused_without_a_traceback(ending):
 def test_a_directory_that_holds_a_run_is_one_line_and_can_be_overwritten(tmp_path, refusal):
     words = ["train", *QUICK, "--workdir", str(tmp_path)]
     (tmp_path / "result.json").write_text("{}")
-    assert f"found result.json in {tmp_path}" in refusal(*words)
+    assert f"found a finished run in {tmp_path} (result.json)" in refusal(*words)
     main([*words, "--overwrite"])
     assert mnistjax.runs.read_result(tmp_path)["steps"] == 5
 
 
 def test_a_loss_that_is_not_finite_is_one_line(tmp_path, refusal):
     words = [*QUICK, "--learning-rate", "1e38", "--workdir", tmp_path]
-    assert "a learning rate below 1e+38 or clip_norm may help" in refusal("train", *words)
+    assert "a learning_rate below 1e+38 or clip_norm may help" in refusal("train", *words)
     assert not (tmp_path / "result.json").exists()
 
 

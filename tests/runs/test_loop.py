@@ -16,7 +16,10 @@ from mnistjax.errors import ConfigError, DataFormatError, NonFiniteLossError, Ru
 from mnistjax.runs import RECIPES, read_result
 from mnistjax.runs.plan import make_plan
 
-RUN_FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors", ".lock"}
+RUN_FILES = {
+    *("config.json", "metrics.jsonl", "result.json", "weights.safetensors", ".lock"),
+    "checkpoints",
+}
 PROMISED = {
     *("recipe", "dataset", "source", "seed", "epochs", "steps", "parameters", "train_accuracy"),
     *("validation_accuracy", "test_accuracy", "test_loss", "test_count", "compile_seconds"),
@@ -198,10 +201,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(tmp_path, lengt
     config = CONFIG.replace(learning_rate=1e38, **length)
     recorder = Recorder()
     with pytest.raises(
-        NonFiniteLossError, match=r"loss .* became (nan|inf): a learning rate below 1e\+38"
+        NonFiniteLossError,
+        match=r"loss .*step \d+ became (nan|inf), with learning rate 1e\+38 and norms up to "
+        r"[\w.+]+ \(Dense_\d/(bias|kernel)\), .*: a learning_rate below 1e\+38",
     ):
         fit(config, dataset(), workdir=tmp_path, callbacks=[recorder])
-    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "metrics.jsonl", ".lock"}
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        *("config.json", "metrics.jsonl", "checkpoints", ".lock")
+    }
     assert recorder.calls[-1][1] == "close"
     with pytest.raises(RunError, match=r"expected a finished run, found no result\.json"):
         read_result(tmp_path)
@@ -209,20 +216,24 @@ def test_a_loss_that_is_not_finite_ends_the_run_without_a_result(tmp_path, lengt
 
 def test_a_directory_that_holds_a_run_is_kept(tmp_path):
     fit(CONFIG.replace(steps=1), dataset(), workdir=tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(RunError, match=f"found config.json in {tmp_path}"):
+    before = content(tmp_path)
+    with pytest.raises(RunError, match=f"found a finished run in {tmp_path}"):
         fit(CONFIG, dataset(), workdir=tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert content(tmp_path) == before
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_overwriting_replaces_the_run_and_nothing_else(tmp_path):
     fit(CONFIG.replace(steps=1), dataset(), workdir=tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    config = CONFIG.replace(learning_rate=1e38)
+    before = content(tmp_path)
     with pytest.raises(NonFiniteLossError):
-        fit(config, dataset(), workdir=tmp_path, overwrite=True)
-    # Nothing of the old run may pass for a result of the new one.
-    assert not {path.name for path in tmp_path.iterdir()} & {"result.json", "weights.safetensors"}
+        fit(CONFIG.replace(learning_rate=1e38), dataset(), workdir=tmp_path, overwrite=True)
+    # The new run has not shown that it can train, so the old one is kept.
+    assert content(tmp_path) == before
     result = fit(CONFIG.replace(steps=2), dataset(), workdir=tmp_path, overwrite=True)
     assert read_result(tmp_path)["steps"] == result.result["steps"] == 2
     assert {path.name for path in tmp_path.iterdir()} == RUN_FILES | {"notes.txt"}
