@@ -13,7 +13,7 @@ from mnistjax.cli.listing import datasets, info, recipes
 from mnistjax.cli.measuring import compare, evaluate
 from mnistjax.cli.measuring import print_comparison as print_comparison
 from mnistjax.cli.reading import predict, read
-from mnistjax.cli.reporting import report
+from mnistjax.cli.reporting import repeat, report
 from mnistjax.cli.shell import FLAG_STYLE
 from mnistjax.cli.shell import one_line_errors as one_line_errors
 from mnistjax.cli.training import RunArguments as RunArguments
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": evaluate,
         "compare": compare,
         "report": report,
+        "repeat": repeat,
         "predict": predict,
         "read": read,
         "info": info,

@@ -15,6 +15,8 @@ from mnistjax.runs.loop import fit as fit
 from mnistjax.runs.recipes import RECIPES as RECIPES
 from mnistjax.runs.recipes import Recipe as Recipe
 from mnistjax.runs.recipes import get_recipe as get_recipe
+from mnistjax.runs.repeat import describe_environment_change as describe_environment_change
+from mnistjax.runs.repeat import repeat as repeat
 from mnistjax.runs.result import package_versions as package_versions
 from mnistjax.runs.tensorboard import TensorBoard as TensorBoard
 from mnistjax.runs.trained import FitResult as FitResult
