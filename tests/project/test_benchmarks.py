@@ -21,6 +21,7 @@ from mnistjax.cli import listing
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import accuracy
+import checkpoints
 import conditions
 import flops
 import fresh_process
@@ -119,7 +120,9 @@ def test_json_lines(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "program", [throughput, time_to_accuracy, startup, peers], ids=lambda program: program.__name__
+    "program",
+    [throughput, time_to_accuracy, startup, peers, checkpoints],
+    ids=lambda program: program.__name__,
 )
 def test_arguments_parse(program):
     assert tyro.cli(program.Arguments, args=[]) == program.Arguments()
@@ -163,6 +166,16 @@ def test_throughput_row(phase, feed, dtype):
     shown = conditions.table([row], throughput.COLUMNS)
     assert shown.count("\n") == 2
     json.dumps(row)
+
+
+def test_checkpoint_row():
+    split = tiny_images(512)
+    dataset = mnistjax.Dataset(split, split, mnistjax.DatasetInfo("random", 10))
+    row = checkpoints.measure("softmax", dataset, checkpoints.Arguments(steps=3))
+    assert row["bytes"] > 4 * 7_850
+    assert len(row["checkpoint_seconds_runs"]) == 2
+    assert 0 < row["default_share"] <= 0.02
+    assert len(readme.checkpoints_table([row | {"device": "any"}]).splitlines()) == 3
 
 
 def test_measured_training_is_training():
