@@ -169,7 +169,10 @@ def other_data_set(run):
         (lambda run: (run / "result.json").write_text("{"), "expected a JSON object in"),
         (lambda run: (run / "weights.safetensors").unlink(), "found no file"),
         (lambda run: change_result(run, parameters=None), "expected a number 'parameters' in"),
-        (lambda run: change_result(run, test_accuracy="x"), "'test_accuracy' in result.json"),
+        (
+            lambda run: change_result(run, test_accuracy="x"),
+            "expected a number as 'test_accuracy' in",
+        ),
         (lambda run: change_result(run, test_count=359), "expected runs on the same test images"),
         (other_data_set, "found 'mine' in .* and 'digits' in"),
     ],

@@ -21,7 +21,7 @@ from mnistjax.evaluation import ComparisonRow, Robustness, analyze_logits
 from mnistjax.plots.style import shorten
 from mnistjax.runs import build_augment
 
-LONG = ("T-shirt/top", "an extraordinarily long name\nof two lines", "$x^", r"\frac$", "<b>&amp;")
+LONG = ("T-shirt/top", "an extraordinarily long name of two lines", "$x^", r"\frac$", "<b>&amp;")
 # Name, classes, images, image shape, class names, share of wrong predictions.
 CASES = {
     "digits": (10, 300, (28, 28, 1), (), 0.1),

@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Where the name that is imported is not the name that is installed.
-INSTALLED_AS = {"sklearn": "scikit-learn", "PIL": "pillow"}
+INSTALLED_AS = {"orbax": "orbax-checkpoint", "sklearn": "scikit-learn", "PIL": "pillow"}
 # Part of the interface of what brings it, in the version that it needs.
-COMES_WITH = {"jaxlib": "jax", "markupsafe": "jinja2"}
+COMES_WITH = {"jaxlib": "jax", "markupsafe": "jinja2", "urllib3": "requests"}
 
 
 def canonical(name: str) -> str:

@@ -17,7 +17,9 @@ from mnistjax.errors import ConfigError, RunError
 
 CONFIG = mnistjax.TrainConfig(model="softmax", steps=2, batch_size=16)
 DATASET = make_dataset(3)
-FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors"}
+FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors"} | {
+    "checkpoints/step-0000000002.safetensors"
+}
 
 
 def files_of(workdir):
