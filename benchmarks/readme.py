@@ -188,24 +188,6 @@ def startup_table(rows: Iterable[dict]) -> str:
     return _markdown(["recipe", "device", "caches", *titles], lines, left=3)
 
 
-def checkpoints_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table of `checkpoints.py`, one row per recipe and device."""
-    lines = [
-        [
-            f"`{row['recipe']}`",
-            row["device"],
-            f"{row['bytes'] / 1e6:.2f}",
-            f"{1e3 * row['checkpoint_seconds']:.0f}",
-            f"{1e3 * row['checkpoint_seconds_min']:.0f} to "
-            f"{1e3 * row['checkpoint_seconds_max']:.0f}",
-            f"{row['default_share']:.2%}",
-        ]
-        for row in rows
-    ]
-    titles = ["recipe", "device", "MB", "ms per checkpoint", "lowest to highest"]
-    return _markdown([*titles, "share of the time"], lines, left=2)
-
-
 def _grouped(rows: Iterable[dict], *keys: str) -> Iterable[tuple[tuple, list[dict]]]:
     groups = collections.defaultdict(list)
     for row in rows:
@@ -272,7 +254,6 @@ SPEED_TABLES = {
     "peers_summary": ("peers", peers_summary_table),
     "peers": ("peers", peers_table),
     "startup": ("startup", startup_table),
-    "checkpoints": ("checkpoints", checkpoints_table),
 }
 
 

@@ -10,6 +10,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Read when a process starts: it reaches the workers of pytest-xdist and what the tests start.
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
+import signal
 from pathlib import Path
 
 import jax
@@ -38,6 +39,14 @@ def _forget_compiled_programs():
     """Lets a file's compiled programs go with it; jax keeps them while the worker lives."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def interrupts():
+    """Lets processes be interrupted; tests that run in the background inherit that they are not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -138,13 +138,10 @@ def _shown_files(target: Path, files: list[Path]) -> list[Path]:
     """Returns where the prepared images are written: one file, or one per picture in a folder."""
     if target.suffix.lower() == ".png" and not target.is_dir():
         return [target]
-    taken: list[str] = []
-    paths = []
-    for file in files:
-        number = taken.count(file.stem)
-        taken.append(file.stem)
-        paths.append(target / f"{file.stem}{f'-{number}' if number else ''}.png")
-    return paths
+    stems = [file.stem for file in files]
+    repeats = [stems[:index].count(stem) for index, stem in enumerate(stems)]
+    names = [f"{stem}-{n}" if n else stem for stem, n in zip(stems, repeats, strict=True)]
+    return [target / f"{name}.png" for name in names]
 
 
 def _refuse_inputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:

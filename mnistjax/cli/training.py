@@ -107,6 +107,7 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
         A function whose signature tyro turns into flags.
     """
 
+    # Long, because tyro reads the flags from its signature and their help from its docstring.
     def train(
         settings: Mapping[str, Any],
         workdir: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None,

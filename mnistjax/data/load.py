@@ -38,7 +38,7 @@ _Read = Callable[[], tuple[Pair, Pair]]  # returns (train, test), each (images, 
 _Sizes = tuple[int | None, int | None]  # of train and test
 
 _HELD_OUT = 0.2
-_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "sha256")
+_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 _LOG = logging.getLogger(__name__)
 
@@ -270,10 +270,9 @@ def _load_folder(name: PathLike) -> Dataset:
 
 
 def _find_idx_in_folder(folder: Path) -> _Found | None:
-    files = find_idx_files(folder)
-    if files is None:
-        return None
-    return _Found(f"IDX files in {folder}", folder, files, partial(read_idx_files, files))
+    if files := find_idx_files(folder):
+        return _Found(f"IDX files in {folder}", folder, files, partial(read_idx_files, files))
+    return None
 
 
 def _find_csv_in_folder(folder: Path) -> _Found:
@@ -308,18 +307,20 @@ def _read_csv(path: Path) -> Pair:
 
 def _decoded(found: _Found, info: DatasetInfo | None) -> Dataset:
     """Builds the data set; without `info`, its images and labels determine the description."""
+    name = info.name if info else "folder"
+    published = PUBLISHED_SHA256.get(name)
+    names = (*_ARRAYS, "sha256") if published else _ARRAYS
 
     def decode() -> Arrays:
         train, test = found.decode()
-        arrays = [np.ascontiguousarray(array) for array in (*train, *test)]
-        return dict(zip(_ARRAYS, (*arrays, _sha256(train, test)), strict=True))
+        digest = (_sha256(train, test),) if published else ()
+        arrays = map(np.ascontiguousarray, (*train, *test, *digest))
+        return dict(zip(names, arrays, strict=True))
 
-    name = info.name if info else "folder"
-    arrays = cached_arrays(name, found.cache_dir, found.files, _ARRAYS, decode)
+    arrays = cached_arrays(name, found.cache_dir, found.files, names, decode)
     train = Split(arrays["train_images"], arrays["train_labels"])
     test = Split(arrays["test_images"], arrays["test_labels"])
-    digest = arrays["sha256"].tobytes().hex()
-    if digest != PUBLISHED_SHA256.get(name, digest):
+    if published and arrays["sha256"].tobytes().hex() != published:
         _LOG.warning("%s do not hold the published images and labels of %s", found.source, name)
     return Dataset(train, test, info or _describe(found.cache_dir, train, test), found.source)
 
@@ -345,6 +346,5 @@ def _describe(folder: Path, train: Split, test: Split) -> DatasetInfo:
             "%s has labels from 0 to %d, but no training image of %d of these %d classes: %s",
             *(folder, classes - 1, missing.size, classes, ", ".join(map(str, missing[:5]))),
         )
-    height, width, channels = train.images.shape[1:]
     name = printable(folder.resolve().name)
-    return DatasetInfo(name, classes, image_shape=(height, width, channels))
+    return DatasetInfo(name, classes, image_shape=train.images.shape[1:])

@@ -14,7 +14,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -34,13 +33,7 @@ _HISTORY = "history"
 # With the default interval, saving takes at most one part in this many of the training time.
 _SHARE = 50
 # The fields of `Progress` that are saved as JSON.
-_NUMBERS = {
-    "done": int,
-    "seconds": float,
-    "best_accuracy": float,
-    "waited": int,
-    "stopped": bool,
-}
+_NUMBERS = {"done": int, "seconds": float, "stopped": bool}
 
 _LOG = logging.getLogger(__name__)
 
@@ -133,19 +126,10 @@ def restore_latest(
             raise RunError(f"expected a checkpoint in {file}: {error!r}") from error
     if files:
         raise RunError(f"none of the {len(files)} checkpoints in {workdir} can be used")
-    _refuse_other_settings(workdir / CONFIG, plan)
+    # It may have been killed before its first checkpoint, and starts over.
+    if (config := workdir / CONFIG).exists():
+        _refuse_other_settings(config, config.read_text(encoding="utf-8"), plan)
     return None
-
-
-def _refuse_other_settings(file: Path, plan: Plan) -> None:
-    """Refuses to start a run over where another one has not come to its first checkpoint."""
-    try:
-        settings = TrainConfig.from_json(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except ValueError as error:
-        raise RunError(f"the settings in {file} cannot be used: {error}") from error
-    _refuse_differences(file, dataclasses.asdict(settings), dataclasses.asdict(plan.config))
 
 
 def _restore(
@@ -169,12 +153,7 @@ def _restore(
 
 def _check_same_run(file: Path, metadata: Mapping[str, str], plan: Plan, data: str) -> None:
     """Refuses a checkpoint of other settings or data, and warns of other versions of packages."""
-    try:
-        # An older version may have had fewer settings, whose defaults are what it did.
-        settings = TrainConfig.from_json(metadata["config"])
-    except ValueError as error:
-        raise RunError(f"the settings in {file} cannot be used: {error}") from error
-    _refuse_differences(file, dataclasses.asdict(settings), dataclasses.asdict(plan.config))
+    _refuse_other_settings(file, metadata["config"], plan)
     if metadata["data"] != data:
         raise RunError(
             f"the data set is not the one that {file} was trained on: its content differs"
@@ -194,7 +173,13 @@ def _environment(plan: Plan) -> dict[str, str]:
     return {**package_versions(), "device": describe_plan(plan)["device"]}
 
 
-def _refuse_differences(file: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def _refuse_other_settings(file: Path, text: str, plan: Plan) -> None:
+    try:
+        # An older version may have had fewer settings, whose defaults are what it did.
+        found = dataclasses.asdict(TrainConfig.from_json(text))
+    except ValueError as error:
+        raise RunError(f"the settings in {file} cannot be used: {error}") from error
+    expected = dataclasses.asdict(plan.config)
     differing = [
         f"{name} {found[name]!r} there and {expected[name]!r} here"
         for name in sorted(expected)
@@ -249,7 +234,7 @@ class Keeper:
 
     def _is_due(self, progress: Progress) -> bool:
         step = progress.step(self._plan)
-        if self._policy.keep_best and progress.done == 0 and step == _best_step(progress):
+        if self._policy.keep_best and progress.done == 0 and step == progress.best_step:
             return True
         if self._unit == "step":
             return step % int(self._number) == 0
@@ -289,7 +274,7 @@ class Keeper:
         newest = checkpoint_file(self._directory.path, self._saved_step)
         kept = {newest}
         if self._policy.keep_best:
-            kept.add(checkpoint_file(self._directory.path, _best_step(progress)))
+            kept.add(checkpoint_file(self._directory.path, progress.best_step))
         # What is damaged must not count among those that are kept.
         for file in self._damaged:
             if file != newest:
@@ -302,9 +287,3 @@ class Keeper:
 
 def _step(file: Path) -> int:
     return int(file.stem.removeprefix("step-"))
-
-
-def _best_step(progress: Progress) -> int:
-    """Returns the step of the best validation accuracy, or -1 without one."""
-    rows = [row for row in progress.history if row["validation_accuracy"] is not None]
-    return max(rows, key=lambda row: row["validation_accuracy"], default={"step": -1})["step"]

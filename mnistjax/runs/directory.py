@@ -55,6 +55,9 @@ class RunDirectory:
         Args:
             path: the directory.
             config: the settings of the new run.
+
+        Raises:
+            OSError: its lock cannot be looked up.
         """
         self.path = path
         self._config: TrainConfig | None = config
@@ -147,12 +150,11 @@ def claim_run_directory(
                 ) from error
             # Checked again, because another run may have finished meanwhile.
             held = _refuse_held(path, overwrite=overwrite, resume=resume)
-        remove_leftovers(path, ("config", "metrics", "result", "weights", "report"))
-        remove_leftovers(path / CHECKPOINTS, ("step-*",))
-        remove_leftovers(path / PLOTS, PLOT_NAMES)
-        directory = RunDirectory(path, config)
-        if not held:
-            with says_not_writable(path):
+            remove_leftovers(path, ("config", "metrics", "result", "weights", "report"))
+            remove_leftovers(path / CHECKPOINTS, ("step-*",))
+            remove_leftovers(path / PLOTS, PLOT_NAMES)
+            directory = RunDirectory(path, config)
+            if not held:
                 directory.begin()
         yield directory
 

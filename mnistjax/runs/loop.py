@@ -14,6 +14,7 @@ from typing import Any
 
 from mnistjax.data import Dataset
 from mnistjax.errors import ConfigError, RunError
+from mnistjax.models import Variables
 from mnistjax.runs.build import count_skipped
 from mnistjax.runs.callbacks import Callback, Watchers
 from mnistjax.runs.checkpoint_policy import DEFAULT_POLICY, CheckpointPolicy
@@ -117,12 +118,8 @@ def fit(
         with defers_signals() as received:
             run = _Run(plan, programs, watchers, directory, keeper, received, how)
             progress = _train(run, progress or _first(plan, programs))
-        variables = programs.variables(progress.kept)
-        test = programs.evaluate(variables, dataset.test)
-        # The last update may have broken the weights, as the training loss is computed before it.
-        check_loss(plan, progress.kept, test, "test loss")
-        result = {
-            **describe_result(plan, progress, test),
+        variables, result = _test(plan, programs, progress)
+        result |= {
             "dataset_sha256": data(),
             "compile_seconds": compile_seconds,
             "total_seconds": time.perf_counter() - begin,
@@ -157,7 +154,7 @@ class _Run:
                 self.keeper.offer(progress)
             return
         where = f"interrupted at step {progress.step(self.plan)}"
-        if self.directory is None or self.keeper is None:
+        if self.keeper is None:
             raise Interrupted(signum, f"{where}: nothing is saved without a work directory")
         saved = "which is saved" if self.keeper.save(progress) else "which could not be saved"
         raise Interrupted(signum, f"{where}, {saved}: {self.how_to_go_on}")
@@ -196,6 +193,15 @@ def _start(
 
 def _first(plan: Plan, programs: Programs) -> Progress:
     return Progress(programs.create_state(), Metrics.empty(plan.dataset.info.num_classes))
+
+
+def _test(plan: Plan, programs: Programs, progress: Progress) -> tuple[Variables, dict[str, Any]]:
+    """Evaluates the network that is kept on all test images; returns its variables and result."""
+    variables = programs.variables(progress.kept)
+    test = programs.evaluate(variables, plan.dataset.test)
+    # The last update may have broken the weights, as the training loss is computed before it.
+    check_loss(plan, progress.kept, test, "test loss")
+    return variables, describe_result(plan, progress, test)
 
 
 def _write_results(

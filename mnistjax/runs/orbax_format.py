@@ -94,7 +94,8 @@ def import_orbax(folder: str | os.PathLike[str]) -> TrainedModel:
         variables, description = _restore(place)
         texts = {name: json.dumps(description[name]) for name in ("config", "dataset")}
         result, history = description["result"], tuple(description["history"])
-    except Exception as error:  # Orbax raises whatever its parts raise on a damaged file.
+    # Of damaged files Orbax raises ValueError, KeyError and OSError, but also a bare Exception.
+    except Exception as error:
         raise RunError(f"expected an Orbax checkpoint in {place}: {error}") from error
     trained = build_trained(flatten_named(variables), texts, place)
     return dataclasses.replace(trained, result=result, history=history)

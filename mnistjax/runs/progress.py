@@ -24,8 +24,6 @@ class Progress:
         seconds: training time of the current epoch so far.
         best: the state after the epoch with the best validation accuracy; None without early
             stopping.
-        best_accuracy: its validation accuracy.
-        waited: epochs since then.
         stopped: whether the run ends before its last step.
     """
 
@@ -35,14 +33,17 @@ class Progress:
     done: int = 0
     seconds: float = 0.0
     best: TrainState | None = None
-    best_accuracy: float = -1.0
-    waited: int = 0
     stopped: bool = False
 
     @property
     def kept(self) -> TrainState:
         """The state that the run would keep if it ended here."""
         return self.state if self.best is None else self.best
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best validation accuracy, the first of equal ones; -1 without one."""
+        return _best_row(self.history)["step"]
 
     def step(self, plan: Plan) -> int:
         """Returns the number of updates so far."""
@@ -60,18 +61,21 @@ class Progress:
             row: the metrics of the epoch.
             stop: whether a callback asked to stop.
         """
-        best, best_accuracy, waited = self.best, self.best_accuracy, self.waited
+        history, best = (*self.history, row), self.best
         if plan.config.patience is not None:
-            waited += 1
-            if row["validation_accuracy"] > best_accuracy:
-                best, best_accuracy, waited = self.state, row["validation_accuracy"], 0
-            stop = stop or waited >= plan.config.patience
+            best_row = _best_row(history)
+            best = self.state if best_row is row else best
+            stop = stop or len(history) - 1 - history.index(best_row) >= plan.config.patience
         return Progress(
             state=self.state,
             metrics=Metrics.empty(plan.dataset.info.num_classes),
-            history=(*self.history, row),
+            history=history,
             best=best,
-            best_accuracy=best_accuracy,
-            waited=waited,
             stopped=stop,
         )
+
+
+def _best_row(history: History) -> dict[str, Any]:
+    rows = [row for row in history if row["validation_accuracy"] is not None]
+    # `max` returns the first of equal rows.
+    return max(rows, key=lambda row: row["validation_accuracy"], default={"step": -1})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -91,5 +92,10 @@ def prefix_metrics(split: str, metrics: Metrics) -> dict[str, float]:
 
 def package_versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that affect the results of a run."""
+    return dict(_versions())
+
+
+@functools.cache  # Every checkpoint records them, and each is a file to read.
+def _versions() -> dict[str, str]:
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {"python": platform.python_version(), **versions}

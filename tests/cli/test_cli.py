@@ -128,15 +128,7 @@ def test_an_error_of_the_module_is_one_line_on_stderr_and_a_status(tmp_path):
     assert re.fullmatch(r"error: unknown recipe 'mlpp'.*\n", err)
 
 
-@pytest.fixture
-def _interrupts():
-    """Lets processes be interrupted; tests that run in the background inherit that they are not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_interrupts")
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_ends_with_one_line_and_the_status_of_an_interrupt(tmp_path):
     words = ["--dataset", "digits", "--model", "softmax", "--steps", "1000000000"]
     child = process(tmp_path, "train", *words, "--workdir", "run")

@@ -266,7 +266,7 @@ def test_a_closed_pipe_ends_a_command_in_silence():
         assert piped(["recipes"], out) == (1, "")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is a device of Linux alone")
 def test_an_output_that_cannot_be_written_is_one_line():
     with open("/dev/full", "w") as out:
         status, err = piped(["recipes"], out)

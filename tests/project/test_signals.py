@@ -10,6 +10,7 @@ import pytest
 
 from mnistjax.signals import Interrupted, defers_signals
 
+pytestmark = pytest.mark.usefixtures("interrupts")
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 DEFERRED = """
 import sys, time
@@ -31,14 +32,6 @@ with exits_on_signals(), on_exit_say("say this"), atomic_path(sys.argv[1]) as te
     print("ready", flush=True)
     {wait}
 """
-
-
-@pytest.fixture(autouse=True)
-def _signals_reach_processes():
-    """Tests that run in the background inherit that SIGINT is ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def start(code, *words):

@@ -17,8 +17,9 @@ from safetensors.numpy import load_file
 
 from mnistjax import load_run
 from mnistjax.runs.directory import find_checkpoints
+from mnistjax.runs.result import CLOCKS
 
-CLOCKS = ("train_seconds", "images_per_second", "compile_seconds", "total_seconds")
+pytestmark = pytest.mark.usefixtures("interrupts")
 TRAIN = [
     "train",
     "--dataset",
@@ -38,14 +39,6 @@ ENVIRONMENT = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
 }
-
-
-@pytest.fixture(autouse=True)
-def _signals_reach_processes():
-    """Lets processes be interrupted; tests that run in the background inherit that they are not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def start(workdir, *words):

@@ -45,13 +45,14 @@ def on_tmpfs(options, folder, copy, *words):
 
 @pytest.fixture(scope="module")
 def tmpfs(tmp_path_factory):
-    """Skips where a user may not mount a file system."""
+    """Skips where a user may not mount a file system: on other systems than Linux, and in some
+    containers. Any other way to fill a disk would fill that of the user."""
     if shutil.which("unshare") is None:
-        pytest.skip("needs unshare, to mount a small file system")
+        pytest.skip("only Linux has unshare, which mounts a file system for one process")
     place = tmp_path_factory.mktemp("probe")
     status, _, err = on_tmpfs("size=64k", place / "disk", place / "copy", "true")
     if status:
-        pytest.skip(f"no file system can be mounted here: {err.strip()}")
+        pytest.skip(f"this container forbids to mount a file system: {err.strip()}")
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from small_runs import CONFIG, Recorder, dataset, squares
 from mnistjax import CheckpointPolicy, Dataset, fit, load_run
 from mnistjax.errors import ConfigError, NonFiniteLossError, RunError
 from mnistjax.runs.directory import find_checkpoints
+from mnistjax.runs.result import CLOCKS
 from mnistjax.runs.sealed import read_sealed
 
-CLOCKS = ("train_seconds", "images_per_second", "compile_seconds", "total_seconds")
 EVERY_STEP = CheckpointPolicy(every="1step", keep=100)
 # Averaged weights, batch statistics, a schedule, a last epoch in part, early stopping.
 SETTINGS = {
