@@ -129,7 +129,7 @@ _NAMESPACES = {
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [*_MODULES, *_NAMESPACES]  # noqa: PLE0604 the names of both tables
+__all__ = list(_MODULES) + list(_NAMESPACES)
 
 
 def __getattr__(name: str) -> Any:

@@ -94,8 +94,7 @@ def import_orbax(folder: str | os.PathLike[str]) -> TrainedModel:
         variables, description = _restore(place)
         texts = {name: json.dumps(description[name]) for name in ("config", "dataset")}
         result, history = description["result"], tuple(description["history"])
-    # Of damaged files Orbax raises ValueError, KeyError and OSError, but also a bare Exception.
-    except Exception as error:
+    except Exception as error:  # For some damaged files Orbax raises a bare Exception.
         raise RunError(f"expected an Orbax checkpoint in {place}: {error}") from error
     trained = build_trained(flatten_named(variables), texts, place)
     return dataclasses.replace(trained, result=result, history=history)
