@@ -14,8 +14,8 @@ from mnistjax.data.batches import epoch_order as epoch_order
 from mnistjax.data.batches import named_key as named_key
 from mnistjax.data.batches import sequential_order as sequential_order
 from mnistjax.data.batches import steps_per_epoch as steps_per_epoch
-from mnistjax.data.batches import stream_batches as stream_batches
 from mnistjax.data.batches import take_batch as take_batch
+from mnistjax.data.batches import take_sharded_batch as take_sharded_batch
 from mnistjax.data.idx import read_idx_folder as read_idx_folder
 from mnistjax.data.kaggle_csv import read_kaggle_csv as read_kaggle_csv
 from mnistjax.data.load import data_directory as data_directory
@@ -26,3 +26,7 @@ from mnistjax.data.splits import Dataset as Dataset
 from mnistjax.data.splits import DatasetInfo as DatasetInfo
 from mnistjax.data.splits import Split as Split
 from mnistjax.data.splits import split_validation as split_validation
+from mnistjax.data.splits import validation_indices as validation_indices
+from mnistjax.data.streaming import Prefetched as Prefetched
+from mnistjax.data.streaming import gather as gather
+from mnistjax.data.streaming import stream_batches as stream_batches

@@ -7,16 +7,14 @@ any batch size.
 
 from __future__ import annotations
 
-import functools
 import zlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-from mnistjax.data.splits import Split
 from mnistjax.errors import ConfigError, DataFormatError
 
 
@@ -183,67 +181,41 @@ def take_batch(images: jax.Array, labels: jax.Array, indices: jax.Array) -> Batc
     >>> batch.labels.tolist(), batch.mask.tolist()
     ([9, 7, 0], [True, True, False])
     """
-
-    def take(array: jax.Array) -> jax.Array:
-        # Indices out of bounds read as 0, and so does -1 because it does not wrap around.
-        return (
-            jnp.asarray(array)
-            .at[indices]
-            .get(mode="fill", fill_value=0, wrap_negative_indices=False)
-        )
-
-    return Batch(take(images), take(labels), indices >= 0)
+    return Batch(_take(images, indices), _take(labels, indices), indices >= 0)
 
 
-def stream_batches(
-    split: Split, batch_size: int, *, key: jax.Array, epoch: int, start: int = 0
-) -> Iterator[Batch]:
-    """Yields the batches of an epoch from host memory, for data that does not fit on the device.
+def _take(array: jax.Array, indices: jax.Array) -> jax.Array:
+    # Indices out of bounds read as 0, and so does -1 because it does not wrap around.
+    rows = jnp.asarray(array).at[indices]
+    return rows.get(mode="fill", fill_value=0, wrap_negative_indices=False)
 
-    The batches are those of `epoch_order` and `take_batch`. The transfer of the next batch starts
-    before the current one is yielded.
+
+def take_sharded_batch(
+    images: jax.Array, labels: jax.Array, indices: jax.Array, *, mesh: Mesh
+) -> Batch:
+    """Gathers one batch from images that are divided over devices, each of which gets its rows.
+
+    Every device looks up all indices among its own images, and a sum sends each row to the device
+    that needs it, so that only one batch is sent and no device ever holds all images.
 
     Args:
-        split: the images, which may be memory-mapped.
-        batch_size: images per batch.
-        key: the base key of the run.
-        epoch: number of the epoch, counted from 0.
-        start: the first step to yield; a resumed run starts in the middle of an epoch.
+        images: uint8 [N, H, W, C], the first axis divided over the mesh.
+        labels: int32 [N], replicated.
+        indices: int32 [B], divided over the mesh; -1 is a masked row.
+        mesh: a mesh of one axis, whose size divides N and B.
 
     Returns:
-        An iterator over the batches, on the default device.
-
-    Raises:
-        ConfigError: `batch_size` is less than 1 or more than the number of images. It is raised by
-            the call itself, before the first batch is requested.
-
-    >>> split = Split(np.zeros((3, 28, 28, 1), np.uint8), np.array([7, 8, 9], np.int32))
-    >>> batches = stream_batches(split, batch_size=2, key=jax.random.key(0), epoch=0)
-    >>> [batch.mask.tolist() for batch in batches]
-    [[True, True], [True, False]]
+        The batch of `take_batch`, its rows divided over the mesh.
     """
-    steps_per_epoch(len(split), batch_size)
-    order = np.asarray(_jitted_epoch_order(key, epoch, len(split), batch_size))
-    return _prefetch(split, order[start:])
+    (axis,) = mesh.axis_names
+    rows = PartitionSpec(axis)
 
+    def take(images: jax.Array, indices: jax.Array) -> jax.Array:
+        wanted = jax.lax.all_gather(indices, axis, tiled=True)
+        local = wanted - jax.lax.axis_index(axis) * len(images)
+        found = _take(images, jnp.where(wanted >= 0, local, -1))
+        # Only one device has other pixels than zeros, so that even uint8 cannot overflow.
+        return jax.lax.psum_scatter(found, axis, tiled=True)
 
-_jitted_epoch_order = functools.partial(jax.jit, static_argnums=(2, 3))(epoch_order)
-
-
-def _prefetch(split: Split, order: np.ndarray) -> Iterator[Batch]:
-    ahead: Batch | None = None
-    for indices in order:
-        current, ahead = ahead, _device_batch(split, indices)
-        if current is not None:
-            yield current
-    if ahead is not None:
-        yield ahead
-
-
-def _device_batch(split: Split, indices: np.ndarray) -> Batch:
-    mask = indices >= 0
-    images = np.zeros((len(indices), *split.images.shape[1:]), split.images.dtype)
-    labels = np.zeros(len(indices), split.labels.dtype)
-    images[mask] = split.images[indices[mask]]
-    labels[mask] = split.labels[indices[mask]]
-    return Batch(*jax.device_put((images, labels, mask)))
+    exchange = jax.shard_map(take, mesh=mesh, in_specs=(rows, rows), out_specs=rows)
+    return Batch(exchange(images, indices), _take(labels, indices), indices >= 0)

@@ -45,8 +45,9 @@ def cached_arrays(
         name: the data set's name.
         data_dir: the folder that the data set belongs to. The cache is in its `.mnistjax`, or in
             the user's cache directory if that is not writable. If neither is, nothing is cached.
-        files: the files that `decode` reads; the cache is stale if the name or the content of one
-            of them changes. A file that has the size, times and inode of before is not read again.
+        files: the files that `decode` reads; the cache is stale if the path below `data_dir` or
+            the content of one of them changes. A file that has the size, times and inode of before
+            is not read again.
         names: the names of the arrays.
         decode: returns the arrays, each uint8 or int32.
 
@@ -54,13 +55,17 @@ def cached_arrays(
         The arrays by name; memory-mapped and read-only when they come from a cache.
     """
     places = cache_files(name, data_dir)
+    # Not the name alone: a picture's folder is its class.
+    labels = [os.path.relpath(file, data_dir) for file in files]
     for place in places:
-        arrays = _read(place, name, files)
+        arrays = _read(place, name, labels, files)
         if arrays is not None and arrays.keys() == set(names):
             return arrays
     try:
         # Before decoding: a file that is replaced meanwhile makes the cache stale.
-        sources = [[file.name, _status(file), _sha256(file)] for file in files]
+        sources = [
+            [label, _status(file), _sha256(file)] for label, file in zip(labels, files, strict=True)
+        ]
     except OSError:
         return decode()  # It says which file cannot be read.
     key = json.dumps([_FORMAT, name, sources])
@@ -110,7 +115,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path, name: str, files: Sequence[Path]) -> Arrays | None:
+def _read(path: Path, name: str, labels: Sequence[str], files: Sequence[Path]) -> Arrays | None:
     """Returns the verified arrays of a cache, or None if it is missing, stale or damaged."""
     try:
         content = np.memmap(path, np.uint8, "r")
@@ -121,23 +126,23 @@ def _read(path: Path, name: str, files: Sequence[Path]) -> Arrays | None:
         # The library's own reader would copy the arrays.
         start = 8 + int.from_bytes(payload[:8].tobytes(), "little")
         header = json.loads(payload[8:start].tobytes())
-        if not _is_current(json.loads(header.pop("__metadata__")["key"]), name, files):
+        if not _is_current(json.loads(header.pop("__metadata__")["key"]), name, labels, files):
             return None
         return {name: _view(payload[start:], entry) for name, entry in header.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _is_current(key: Any, name: str, files: Sequence[Path]) -> bool:
+def _is_current(key: Any, name: str, labels: Sequence[str], files: Sequence[Path]) -> bool:
     """Returns whether a cache is of this format and data set, and its sources are these files."""
     written, cached, sources = key
     if [written, cached, len(sources)] != [_FORMAT, name, len(files)]:
         return False
     return all(
-        source == file.name
+        source == label
         # A copied folder has other times and inodes, but the same content.
         and (status == _status(file) or (status[0] == _status(file)[0] and digest == _sha256(file)))
-        for (source, status, digest), file in zip(sources, files, strict=True)
+        for (source, status, digest), label, file in zip(sources, labels, files, strict=True)
     )
 
 

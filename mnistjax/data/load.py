@@ -3,7 +3,8 @@
 A data set is looked for in this order:
 
 - by name: IDX files, else files prepared by TensorFlow Datasets (TFDS), else a download;
-- in a folder: IDX files, else CSV files;
+- by the name "tfds:NAME": files prepared by TFDS;
+- in a folder: IDX files, else CSV files, else pictures with a folder for each class;
 - without a name: MNIST, else the digits bundled with scikit-learn.
 
 The files found are decoded, or their arrays read from the cache, and checked.
@@ -11,45 +12,34 @@ The files found are decoded, or their arrays read from the cache, and checked.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+import re
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from mnistjax.data.cache import Arrays, cached_arrays, is_writable, user_cache_dir
 from mnistjax.data.embedded import embedded_digits
+from mnistjax.data.folders import Found, Pair, Read, find_in_folder
 from mnistjax.data.idx import decode_idx_pair, find_idx_files, read_idx_files
-from mnistjax.data.kaggle_csv import kaggle_csv_is_labeled, read_kaggle_csv
 from mnistjax.data.registry import DATASETS, PUBLISHED_SHA256
-from mnistjax.data.splits import Dataset, DatasetInfo, Split, split_validation
+from mnistjax.data.splits import Dataset, DatasetInfo, Split, hold_out_a_fifth
 from mnistjax.data.tfds_download import prepare
-from mnistjax.data.tfds_prepared import Prepared, find_prepared, read_prepared
+from mnistjax.data.tfds_prepared import Prepared, find_prepared, read_class_names, read_prepared
 from mnistjax.errors import DataFormatError, DatasetNotFoundError, UnknownNameError
 from mnistjax.files import printable, user_path
 
 PathLike = str | os.PathLike[str]
-Pair = tuple[np.ndarray, np.ndarray]
-_Read = Callable[[], tuple[Pair, Pair]]  # returns (train, test), each (images, labels)
 _Sizes = tuple[int | None, int | None]  # of train and test
 
-_HELD_OUT = 0.2
+_TFDS = r"tfds:([a-z0-9_]+(?:/[\w.-]+)?)"  # "tfds:cifar10", "tfds:emnist/letters"
 _ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 _LOG = logging.getLogger(__name__)
-
-
-class _Found(NamedTuple):
-    """The files of a data set, and how to read them."""
-
-    source: str  # a description for the user
-    cache_dir: Path  # the cache belongs to this folder
-    files: Sequence[Path]  # what `decode` reads
-    decode: _Read
 
 
 def load_dataset(
@@ -63,10 +53,12 @@ def load_dataset(
     milliseconds.
 
     Args:
-        name: a key of `DATASETS`; or a folder with the four IDX files, or with `train.csv` (and
-            `test.csv`) in Kaggle's format; or None for MNIST, with scikit-learn's digits as a
-            fallback if MNIST is not available. Registered names take precedence: for a folder
-            named "mnist", pass "./mnist" or a `pathlib.Path`.
+        name: a key of `DATASETS`; or "tfds:" and the name of any TFDS data set of images of one
+            size, which TFDS has prepared as array_record; or a folder with the four IDX files, with
+            `train.csv` (and `test.csv`) in Kaggle's format, or with pictures of one size in
+            `<class>/` or in `train/<class>/` and `test/<class>/`; or None for MNIST, with
+            scikit-learn's digits as a fallback if MNIST is not available. Registered names take
+            precedence: for a folder named "mnist", pass "./mnist" or a `pathlib.Path`.
         data_dir: the folder that holds the data sets and receives downloads. If None, the
             environment variable MNISTJAX_DATA_DIR, else TFDS_DATA_DIR, else
             `~/tensorflow_datasets`.
@@ -97,6 +89,8 @@ def load_dataset(
         return _load_default(root, download=download, fall_back=not mistyped)
     if isinstance(name, str) and name in DATASETS:
         return _load_named(DATASETS[name], root, download=download)
+    if isinstance(name, str) and (builder := re.fullmatch(_TFDS, name)):
+        return _load_prepared(builder[1], root)
     return _load_folder(name)
 
 
@@ -140,14 +134,8 @@ def _load_default(root: Path, *, download: bool, fall_back: bool) -> Dataset:
 
 
 def _load_embedded(source: str) -> Dataset:
-    train, test = _hold_out_a_fifth(embedded_digits())
+    train, test = hold_out_a_fifth(*embedded_digits())
     return Dataset(Split(*train), Split(*test), DATASETS["digits"], source)
-
-
-def _hold_out_a_fifth(pair: Pair) -> tuple[Pair, Pair]:
-    kept, held_out = split_validation(Split(*pair), _HELD_OUT, seed=0)
-    assert held_out is not None
-    return (kept.images, kept.labels), (held_out.images, held_out.labels)
 
 
 # By name: IDX files, else prepared by TFDS, else downloaded.
@@ -162,13 +150,13 @@ def _load_named(info: DatasetInfo, root: Path, *, download: bool) -> Dataset:
     return _decoded(found or _download(info, info.builder, root), info)
 
 
-def _find_idx(info: DatasetInfo, root: Path) -> _Found | None:
+def _find_idx(info: DatasetInfo, root: Path) -> Found | None:
     for folder, prefix in _idx_folders(info, root):
         files = find_idx_files(folder, prefix)
         if files:
             sizes, places = _published_sizes(info), (files.train_images, files.test_images)
             decode = partial(_as_promised, info, partial(read_idx_files, files), sizes, places)
-            return _Found(f"IDX files in {folder}", root, files, decode)
+            return Found(f"IDX files in {folder}", root, files, decode)
     return None
 
 
@@ -181,7 +169,7 @@ def _idx_folders(info: DatasetInfo, root: Path) -> list[tuple[Path, str]]:
     return [(root / family / sub, f"{family}-{variant}-") for sub in ("", "gzip")]
 
 
-def _find_prepared(info: DatasetInfo, builder: str, root: Path) -> _Found | None:
+def _find_prepared(info: DatasetInfo, builder: str, root: Path) -> Found | None:
     unreadable = None
     for place in dict.fromkeys((root, _download_folder(root))):
         prepared = find_prepared(builder, place)
@@ -198,12 +186,30 @@ def _find_prepared(info: DatasetInfo, builder: str, root: Path) -> _Found | None
     return None
 
 
+def _load_prepared(builder: str, root: Path) -> Dataset:
+    """Loads a data set that is not registered, as TFDS describes it."""
+    prepared = find_prepared(builder, root)
+    if prepared is None or not prepared.is_readable:
+        kind = "nothing" if prepared is None else f"it as {prepared.file_format} alone"
+        raise DatasetNotFoundError(
+            f"expected {builder!r} prepared by TensorFlow Datasets as array_record in {root}, "
+            f"found {kind}: `tfds build {builder} --file_format=array_record --data_dir={root}` "
+            "prepares it, where TensorFlow is installed"
+        )
+    names = read_class_names(prepared)
+    source, read = f"TFDS {prepared.label} in {root}", partial(read_prepared, prepared)
+    found = Found(source, prepared.path, prepared.files(), read, names)
+    dataset = _decoded(found, None)
+    info = dataclasses.replace(dataset.info, name=f"tfds:{builder}")
+    return dataclasses.replace(dataset, info=info)
+
+
 def _download_folder(root: Path) -> Path:
     """Returns `root`, or the user's cache directory if `root` is read-only."""
     return root if is_writable(root) else user_cache_dir() / "tensorflow_datasets"
 
 
-def _download(info: DatasetInfo, builder: str, root: Path) -> _Found:
+def _download(info: DatasetInfo, builder: str, root: Path) -> Found:
     place = _download_folder(root)
     failure = None
     try:
@@ -216,10 +222,10 @@ def _download(info: DatasetInfo, builder: str, root: Path) -> _Found:
     return _prepared(info, place, prepared, f"downloaded by TFDS ({prepared.label}) into {place}")
 
 
-def _prepared(info: DatasetInfo, place: Path, prepared: Prepared, source: str) -> _Found:
+def _prepared(info: DatasetInfo, place: Path, prepared: Prepared, source: str) -> Found:
     sizes, path = info.prepared_sizes or _published_sizes(info), prepared.path
     decode = partial(_as_promised, info, partial(read_prepared, prepared), sizes, (path, path))
-    return _Found(source, place, prepared.files(), decode)
+    return Found(source, place, prepared.files(), decode)
 
 
 def _not_found(info: DatasetInfo, root: Path, reason: str) -> DatasetNotFoundError:
@@ -236,7 +242,7 @@ def _published_sizes(info: DatasetInfo) -> _Sizes:
 
 
 def _as_promised(
-    info: DatasetInfo, read: _Read, sizes: _Sizes, places: tuple[Path, Path]
+    info: DatasetInfo, read: Read, sizes: _Sizes, places: tuple[Path, Path]
 ) -> tuple[Pair, Pair]:
     """Reads a data set, checks its sizes, turns images upright and makes labels start at 0."""
     pairs = read()
@@ -254,14 +260,14 @@ def _as_promised(
     return mend(pairs[0]), mend(pairs[1])
 
 
-# A folder: IDX files, else CSV files.
+# A folder of the user's.
 
 
 def _load_folder(name: PathLike) -> Dataset:
     folder = user_path(name, "data set")
     if folder.is_dir():
-        return _decoded(_find_idx_in_folder(folder) or _find_csv_in_folder(folder), None)
-    expected = "expected the name of a data set, or a folder with IDX or CSV files"
+        return _decoded(find_in_folder(folder), None)
+    expected = "expected the name of a data set, or a folder with IDX or CSV files or pictures"
     if folder.exists():
         raise DatasetNotFoundError(f"{expected}, found file {folder}")
     if not isinstance(name, str):
@@ -269,43 +275,10 @@ def _load_folder(name: PathLike) -> Dataset:
     raise UnknownNameError("dataset", name, DATASETS)
 
 
-def _find_idx_in_folder(folder: Path) -> _Found | None:
-    if files := find_idx_files(folder):
-        return _Found(f"IDX files in {folder}", folder, files, partial(read_idx_files, files))
-    return None
-
-
-def _find_csv_in_folder(folder: Path) -> _Found:
-    train, test = _find_csv(folder, "train"), _find_csv(folder, "test")
-    if train is None:
-        raise DatasetNotFoundError(
-            "expected a folder with four IDX files (train-images-idx3-ubyte.gz, ...) or with "
-            f"train.csv, found neither in {folder}"
-        )
-    if test is not None and kaggle_csv_is_labeled(test):
-        source = f"CSV files in {folder} ({train.name}, {test.name})"
-        return _Found(source, folder, (train, test), lambda: (_read_csv(train), _read_csv(test)))
-    source = f"CSV file {train}; a fixed fifth of it, with the same share of every class, is "
-    source += "the test split, for there is no labeled test file"
-    return _Found(source, folder, (train,), lambda: _hold_out_a_fifth(_read_csv(train)))
-
-
-def _find_csv(folder: Path, split: str) -> Path | None:
-    names = (f"{stem}{split}.csv{end}" for stem in ("", "mnist_") for end in ("", ".gz"))
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _read_csv(path: Path) -> Pair:
-    images, labels = read_kaggle_csv(path)
-    if labels is None:
-        raise DataFormatError(f"expected a column label, found none in {path} line 1")
-    return images, labels
-
-
 # Decoding, caching and checking what was found.
 
 
-def _decoded(found: _Found, info: DatasetInfo | None) -> Dataset:
+def _decoded(found: Found, info: DatasetInfo | None) -> Dataset:
     """Builds the data set; without `info`, its images and labels determine the description."""
     name = info.name if info else "folder"
     published = PUBLISHED_SHA256.get(name)
@@ -322,7 +295,7 @@ def _decoded(found: _Found, info: DatasetInfo | None) -> Dataset:
     test = Split(arrays["test_images"], arrays["test_labels"])
     if published and arrays["sha256"].tobytes().hex() != published:
         _LOG.warning("%s do not hold the published images and labels of %s", found.source, name)
-    return Dataset(train, test, info or _describe(found.cache_dir, train, test), found.source)
+    return Dataset(train, test, info or _describe(found, train, test), found.source)
 
 
 def _sha256(train: Pair, test: Pair) -> np.ndarray:
@@ -338,8 +311,9 @@ def _sha256(train: Pair, test: Pair) -> np.ndarray:
     return np.frombuffer(whole.digest(), np.uint8)
 
 
-def _describe(folder: Path, train: Split, test: Split) -> DatasetInfo:
-    classes = int(max(train.labels.max(), test.labels.max())) + 1
+def _describe(found: Found, train: Split, test: Split) -> DatasetInfo:
+    folder, names = found.cache_dir, found.class_names
+    classes = len(names) or int(max(train.labels.max(), test.labels.max())) + 1
     missing = np.flatnonzero(np.bincount(train.labels, minlength=classes) == 0)
     if missing.size:
         _LOG.warning(
@@ -347,4 +321,4 @@ def _describe(folder: Path, train: Split, test: Split) -> DatasetInfo:
             *(folder, classes - 1, missing.size, classes, ", ".join(map(str, missing[:5]))),
         )
     name = printable(folder.resolve().name)
-    return DatasetInfo(name, classes, image_shape=train.images.shape[1:])
+    return DatasetInfo(name, classes, names, image_shape=train.images.shape[1:])

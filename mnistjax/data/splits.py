@@ -205,20 +205,63 @@ def split_validation(split: Split, fraction: float, *, seed: int) -> tuple[Split
         >>> len(train), np.bincount(validation.labels)
         (180, array([2, 2, 2, 2, 2, 2, 2, 2, 2, 2]))
     """
+    sides = validation_indices(split.labels, fraction, seed=seed)
+    if sides is None:
+        return split, None
+    train, validation = (Split(split.images[i], split.labels[i]) for i in sides)
+    return train, validation
+
+
+def hold_out_a_fifth(
+    images: np.ndarray, labels: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Divides images and labels, with the same share of every class: four fifths and one fifth.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        labels: int32 [N].
+
+    Returns:
+        (train, test), each images and labels; the same ones in every call.
+
+    Raises:
+        ConfigError: a class has too few images.
+    """
+    kept, held_out = split_validation(Split(images, labels), 0.2, seed=0)
+    assert held_out is not None
+    return (kept.images, kept.labels), (held_out.images, held_out.labels)
+
+
+def validation_indices(
+    labels: np.ndarray, fraction: float, *, seed: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Chooses the images that `split_validation` holds out, without copying any.
+
+    Args:
+        labels: int32 [N].
+        fraction: the share to hold out, as for `split_validation`.
+        seed: determines which images are held out.
+
+    Returns:
+        The sorted indices of the images that are kept and of those that are held out, or None when
+        `fraction` is 0.
+
+    Raises:
+        ConfigError: as `split_validation`.
+    """
     if not 0 <= fraction < 1:
         raise ConfigError(f"validation fraction must be >= 0 and < 1, found {fraction}")
     if fraction == 0:
-        return split, None
-    sides = _stratified_indices(split.labels, fraction, seed)
-    classes = len(np.unique(split.labels))
+        return None
+    sides = _stratified_indices(labels, fraction, seed)
+    classes = len(np.unique(labels))
     for indices in sides:
-        if len(np.unique(split.labels[indices])) < classes:
+        if len(np.unique(labels[indices])) < classes:
             raise ConfigError(
-                f"validation fraction {fraction} of {len(split)} images leaves a side without an "
+                f"validation fraction {fraction} of {len(labels)} images leaves a side without an "
                 f"image of every class ({classes} classes)"
             )
-    train, validation = (Split(split.images[i], split.labels[i]) for i in sides)
-    return train, validation
+    return sides
 
 
 def _stratified_indices(

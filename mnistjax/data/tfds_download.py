@@ -8,6 +8,7 @@ files with a given reader and encode the images with Pillow.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 import shutil
 import sys
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from mnistjax.atomic import removed_on_exit
+from mnistjax.data.cache import user_cache_dir
 from mnistjax.errors import DataFormatError, DatasetNotFoundError
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -43,7 +45,8 @@ def prepare(
 ) -> None:
     """Downloads and prepares a data set, reusing files that are already downloaded.
 
-    Every file is checked against its checksum. A failure leaves no partial files behind.
+    Every file is checked against its checksum. A failure leaves no partial files behind. Several
+    processes of a user take turns, and the later ones find what the first one has prepared.
 
     Args:
         builder: the name of the TFDS builder, for example "emnist/letters".
@@ -131,12 +134,28 @@ def _download_and_prepare(name: str, data_dir: Path, builder_class: Any) -> None
     # TFDS prints to stdout, which is reserved for the results of the caller.
     with (
         _one_line_errors(name),
+        _alone(data_dir),
         _no_leftovers(data_dir, name),
         _read_timeout(_STALLED_SECONDS),
         contextlib.redirect_stdout(sys.stderr),
     ):
         builder = builder_class(data_dir=str(data_dir), config=name.partition("/")[2] or None)
         builder.download_and_prepare(file_format="array_record", download_config=config)
+
+
+@contextlib.contextmanager
+def _alone(data_dir: Path) -> Iterator[None]:
+    """Waits until no other process of this user prepares a data set in a folder."""
+    from filelock import FileLock
+
+    digest = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()
+    lock = user_cache_dir() / "locks" / digest[:16]
+    with contextlib.ExitStack() as stack:
+        # Some file systems are read-only, or have no locks.
+        with contextlib.suppress(OSError, NotImplementedError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(lock))
+        yield
 
 
 def _source_urls(url: str, *, is_zip: bool) -> dict[str, str]:

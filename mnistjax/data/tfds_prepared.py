@@ -5,13 +5,16 @@ They are found by their folders, and read without TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mnistjax.data.splits import hold_out_a_fifth
 from mnistjax.errors import DataFormatError
 from mnistjax.files import read_json
 
@@ -88,35 +91,79 @@ def read_prepared(prepared: Prepared) -> tuple[Pair, Pair]:
         prepared: a data set whose `is_readable` is True.
 
     Returns:
-        (train, test), each (images, labels): uint8 [N, H, W, C] and int32 [N], as recorded.
+        (train, test), each (images, labels): uint8 [N, H, W, C] and int32 [N], as recorded. Without
+        a split "test" it is the split "validation", and without that a fixed fifth of each class.
 
     Raises:
-        DataFormatError: if a split is missing or empty, or a record is damaged.
+        DataFormatError: if a split is missing or empty, a record is damaged, or the images differ
+            in size.
     """
     import tensorflow_datasets as tfds
 
     raw = {"image": tfds.decode.SkipDecoding()}
-    try:
+    with _says_what_is_wrong(prepared):
         builder = tfds.builder_from_directory(prepared.path)
-        train, test = builder.as_data_source(["train", "test"], decoders=raw)
-        return _decode_records(train), _decode_records(test)
-    except (OSError, ValueError, RuntimeError, LookupError, SyntaxError) as error:
+        others = [name for name in ("test", "validation") if name in builder.info.splits]
+        splits = builder.as_data_source(["train", *others[:1]], decoders=raw)
+        pairs = [_decode_records(split, _mode(builder.info.features)) for split in splits]
+        return (pairs[0], pairs[1]) if others else hold_out_a_fifth(*pairs[0])
+
+
+def read_class_names(prepared: Prepared) -> tuple[str, ...]:
+    """Returns the names of the classes of a prepared data set.
+
+    Args:
+        prepared: a data set whose `is_readable` is True.
+
+    Raises:
+        DataFormatError: if its records are not an image and a label each.
+    """
+    import tensorflow_datasets as tfds
+
+    with _says_what_is_wrong(prepared):
+        features = tfds.builder_from_directory(prepared.path).info.features
+        if features is None or not {"image", "label"} <= set(features):
+            raise ValueError(f"{', '.join(features or ()) or 'nothing'}, not image and label")
+        return tuple(features["label"].names or ())
+
+
+@contextlib.contextmanager
+def _says_what_is_wrong(prepared: Prepared) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, LookupError, SyntaxError, AttributeError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
         raise DataFormatError(
             f"expected the records of {prepared.label}, found {message} in {prepared.path}"
         ) from error
 
 
-def _decode_records(records: Any) -> Pair:
+def _mode(features: Any) -> str:
+    """Returns Pillow's mode of the images that the features describe."""
+    image = features["image"]
+    if np.dtype(image.np_dtype) != np.uint8:
+        raise ValueError(f"images of {np.dtype(image.np_dtype).name}, not of uint8")
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    if image.shape[-1] not in modes:
+        raise ValueError(f"images of {image.shape[-1]} channels, not of 1, 3 or 4")
+    return modes[image.shape[-1]]
+
+
+def _decode_records(records: Any, mode: str) -> Pair:
     from PIL import Image
 
-    if len(records) == 0:
+    count = len(records)
+    if count == 0:
         raise ValueError("an empty split")
-    images, labels = [], []
-    for start in range(0, len(records), _READ_AHEAD):
-        stop = min(start + _READ_AHEAD, len(records))
-        for record in records.__getitems__(list(range(start, stop))):
-            images.append(np.asarray(Image.open(io.BytesIO(record["image"]), formats=["PNG"])))
-            labels.append(record["label"])
-    stacked = np.stack(images)
-    return stacked.reshape(*stacked.shape[:3], -1), np.array(labels, np.int32)
+    images, labels = np.empty(0, np.uint8), np.empty(count, np.int32)
+    for start in range(0, count, _READ_AHEAD):
+        rows = range(start, min(start + _READ_AHEAD, count))
+        for row, record in zip(rows, records.__getitems__(list(rows)), strict=True):
+            picture = Image.open(io.BytesIO(record["image"]), formats=["PNG", "JPEG"])
+            image = np.asarray(picture.convert(mode))
+            if row == 0:
+                images = np.empty((count, *image.shape), np.uint8)
+            elif image.shape != images.shape[1:]:
+                raise ValueError(f"images of {images.shape[1:]} and {image.shape}, not of one size")
+            images[row], labels[row] = image, record["label"]
+    return images.reshape(*images.shape[:3], -1), labels

@@ -13,10 +13,10 @@ from mnistjax.data.batches import (
     named_key,
     sequential_order,
     steps_per_epoch,
-    stream_batches,
     take_batch,
 )
 from mnistjax.data.splits import Split
+from mnistjax.data.streaming import Prefetched, gather, stream_batches
 from mnistjax.errors import ConfigError, DataFormatError
 
 # Each size compiles anew, so few of them stand for all: one image, one batch, one image per batch,
@@ -163,3 +163,43 @@ def test_keys_of_different_names_and_of_a_split_differ():
     drawn = {tuple(jax.random.key_data(k).tolist()) for k in [key, *keys]}
     drawn |= {tuple(row.tolist()) for row in split}
     assert len(drawn) == 1 + len(keys) + 9
+
+
+def test_items_are_made_ahead_by_threads_and_each_once():
+    made = []
+
+    def make(index):
+        made.append(index)
+        return index
+
+    items = Prefetched(make, 5)
+    assert items[0] == 0
+    assert [items[index] for index in (1, 2, 3, 4)] == [1, 2, 3, 4]
+    assert sorted(made) == [0, 1, 2, 3, 4]
+    assert items[1] == 1  # Gone, and made again.
+    items.close()
+
+
+def test_an_error_in_a_thread_is_raised_where_the_item_is_asked_for():
+    def make(index):
+        if index == 1:
+            raise OSError("the disk is gone")
+        return index
+
+    items = Prefetched(make, 3)
+    assert items[0] == 0
+    with pytest.raises(OSError, match="the disk is gone"):
+        items[1]
+    items.close()
+
+
+@given(rows=st.lists(st.lists(st.integers(-1, 8), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_gathering_on_the_host_is_gathering_on_the_device(rows):
+    split, indices = make_split(9), np.array(rows, np.int32)
+    gathered = gather(split, indices)
+    keep = indices >= 0
+    np.testing.assert_array_equal(gathered.mask, keep)
+    np.testing.assert_array_equal(
+        gathered.images, split.images[indices] * keep[..., None, None, None]
+    )
+    np.testing.assert_array_equal(gathered.labels, split.labels[indices] * keep)

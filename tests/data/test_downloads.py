@@ -83,7 +83,7 @@ def test_a_download_that_always_stalls_ends_in_an_error(tmp_path, short_timeout)
     assert_nothing_partial(tmp_path / "new")
 
 
-INTERRUPTED = """
+PREPARE = """
 import sys
 from mnistjax.signals import exits_on_signals
 with exits_on_signals():
@@ -97,14 +97,28 @@ with exits_on_signals():
 """
 
 
+def preparing(folder, server):
+    return [sys.executable, "-c", PREPARE, folder, server.url, repr(SUMS)]
+
+
+def test_processes_that_prepare_the_same_data_set_take_turns(tmp_path):
+    with serving(FILES) as server:
+        words = preparing(tmp_path / "new", server)
+        children = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        for child in children:
+            _, err = child.communicate()
+            assert child.returncode == 0, err
+    assert sorted(server.fetched) == sorted(FILES)
+    (images, _), _ = read_prepared(find_prepared("mnist", tmp_path / "new"))
+    assert len(images) == 30
+
+
 @pytest.mark.parametrize("kind", [signal.SIGTERM])
 def test_a_signal_ends_a_stalled_download_and_leaves_nothing_partial(tmp_path, kind):
     with serving(FILES) as server:
         stalling = Stalling(server, times=100)
         child = subprocess.Popen(
-            [sys.executable, "-c", INTERRUPTED, tmp_path / "new", server.url, repr(SUMS)],
-            stderr=subprocess.PIPE,
-            text=True,
+            preparing(tmp_path / "new", server), stderr=subprocess.PIPE, text=True
         )
         assert stalling.stalled.wait(120)
         child.send_signal(kind)

@@ -72,5 +72,5 @@ def test_images_of_another_size_are_taken_from_ones_own_folder(tmp_path):
 
 
 def test_an_empty_folder_says_what_it_should_hold(tmp_path):
-    with pytest.raises(DatasetNotFoundError, match=rf"train\.csv, found neither in {tmp_path}"):
+    with pytest.raises(DatasetNotFoundError, match=f"found none of them in {tmp_path}"):
         load_dataset(tmp_path)

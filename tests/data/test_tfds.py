@@ -10,7 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import checksums, idx_bytes, mnist_files, random_pair, serving, zip_bytes
+from data_files import (
+    assert_same_examples,
+    checksums,
+    idx_bytes,
+    mnist_files,
+    random_pair,
+    serving,
+    zip_bytes,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -29,20 +37,6 @@ CLOSED_PORT = "http://127.0.0.1:9/"
 def prepare(builder, folder, **options):
     tfds_download.prepare(builder, folder, decode_pair=decode_idx_pair, **options)
     return find_prepared(builder, folder)
-
-
-def by_content(pair):
-    """Images and labels in an order of their own: TFDS shuffles what it prepares."""
-    images, labels = pair
-    rows = images.reshape(len(images), -1)
-    order = np.lexsort(rows[:, ::-1].T[:64])
-    return images[order], labels[order]
-
-
-def assert_same_examples(found, expected):
-    for one, other in zip(by_content(found), by_content(expected), strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
 
 
 def everything_below(folder):

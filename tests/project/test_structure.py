@@ -16,9 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # What may import what: a file only from the layers before its own, and from no file beside it.
 WINGS = {
     "data": [
-        {"augment", "cache", "embedded", "gzipped", "splits", "tfds_download", "tfds_prepared"},
-        {"idx", "kaggle_csv", "registry"},
-        {"batches", "load"},
+        {"augment", "cache", "embedded", "gzipped", "splits"},
+        {"idx", "kaggle_csv", "picture_folder", "registry", "tfds_download", "tfds_prepared"},
+        {"batches", "folders"},
+        {"load"},
+        {"streaming"},
     ],
     "models": [{"lowering", "model", "norm"}, {"ops"}, {"dense", "cnn"}, {"registry"}],
     "training": [
@@ -63,13 +65,13 @@ CLI = {name for name in RANK if name.partition(".")[0] == "cli"}
 HEAVY = {
     "tensorflow_datasets": {"data.tfds_download", "data.tfds_prepared"},
     "PIL": {"data.embedded", "data.tfds_download", "data.tfds_prepared", "report.pictures"}
-    | {"reading.pictures", "reading.gray", "reading.planes"}
+    | {"data.picture_folder", "reading.pictures", "reading.gray", "reading.planes"}
     | {"reading.page", "cli.reading"},
     "sklearn": {"data.embedded", "data.splits", "evaluation.analysis", "evaluation.insight"},
     "safetensors": {"data.cache", "runs.sealed"},
     "tensorboardX": {"runs.tensorboard"},
     "rich": {"runs.callbacks", "report.callback", "cli.shell"},
-    "filelock": {"runs.directory"},
+    "filelock": {"data.tfds_download", "runs.directory"},
     "orbax": {"runs.orbax_format"},
     "tyro": CLI,
     "matplotlib": {"plots.style", "plots.mosaic", "plots.images", "plots.charts"}
