@@ -12,6 +12,7 @@ import dataclasses
 import json
 import statistics
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from conditions import write_json_lines
@@ -30,6 +31,8 @@ class Arguments:
     """Names of recipes."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """One training per seed."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Dtype of the arithmetic; parameters stay float32."""
     dataset: str = "mnist"
     """Data set."""
     data_dir: Path | None = None
@@ -46,7 +49,7 @@ def main(arguments: Arguments) -> None:
     for name, config in configs.items():
         results = []
         for seed in arguments.seeds:
-            result = mnistjax.fit(config.replace(seed=seed), dataset).result
+            result = mnistjax.fit(config.replace(seed=seed, dtype=arguments.dtype), dataset).result
             # The path of the images on this machine does not belong in a published file.
             results.append({key: value for key, value in result.items() if key != "source"})
         print(f"{name:12} {_spread(results, 'validation')} {_spread(results, 'test')}", flush=True)

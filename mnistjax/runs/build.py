@@ -32,7 +32,8 @@ def build_model(config: TrainConfig, num_classes: int) -> Model:
     >>> build_model(TrainConfig(model="mlp"), num_classes=10).name
     'mlp'
     """
-    return create_model(config.model, num_classes=num_classes)
+    dtype = {} if config.dtype == "float32" else {"dtype": jnp.dtype(config.dtype)}
+    return create_model(config.model, num_classes=num_classes, **dtype)
 
 
 def build_schedule(

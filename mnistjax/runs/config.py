@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, get_args, get_type_hints
 
 from mnistjax.errors import ConfigError, UnknownNameError
@@ -15,6 +15,7 @@ from mnistjax.training import OPTIMIZERS, SCHEDULES, make_optimizer
 
 DEFAULT_EPOCHS = 10.0
 ON_NAN = ("stop", "skip")
+DTYPES = ("float32", "bfloat16")
 MAX_STEPS = 2**31 - 1  # The step counter is an int32.
 _MAX_FLOAT = 3e38  # About the largest float32.
 _MIN_FLOAT = 1e-12
@@ -51,10 +52,14 @@ class TrainConfig:
     recipe: str = "custom"
     """Name of the recipe that the settings start from; every other flag changes one of them."""
     dataset: str | None = None
-    """Data set: a name that `mnistjax datasets` lists, or the path of a folder with IDX or CSV
-    files. If not given, mnist, or scikit-learn's digits if mnist is not available."""
+    """Data set: a name that `mnistjax datasets` lists, tfds:NAME, or the path of a folder with IDX
+    or CSV files or pictures. If not given, mnist, or scikit-learn's digits if mnist is not
+    available."""
     model: str = "cnn"
     """Network: softmax, mlp, mlp-50-50, cnn, cnn-dropout, cnn-bn, speed or tiny."""
+    dtype: str = "float32"
+    """Arithmetic of the network: float32, or bfloat16, which is faster on GPU and TPU. Parameters,
+    batch statistics and the loss are float32 in either."""
     epochs: Annotated[float, Bounds(_MIN_FLOAT, 1e6, "positive, at most 1,000,000")] | None = None
     """Passes over the training images; fractions are allowed."""
     steps: Annotated[int, Bounds(1, MAX_STEPS, "from 1 to 2^31 - 1")] | None = None
@@ -118,7 +123,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks every setting, before anything is loaded or built."""
-        tables = {"model": MODELS, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "on_nan": ON_NAN}
+        tables: dict[str, Iterable[str]] = {
+            "model": MODELS,
+            "dtype": DTYPES,
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "on_nan": ON_NAN,
+        }
         for kind, table in tables.items():
             name = getattr(self, kind)
             if not isinstance(name, str) or name not in table:

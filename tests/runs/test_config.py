@@ -49,8 +49,9 @@ NEEDS = {"momentum": {"optimizer": "momentum"}}
 
 
 def test_the_table_of_bounds_has_every_number():
-    words = {"recipe", "dataset", "model", "optimizer", "schedule", "on_nan", "deterministic"}
-    assert {field.name for field in dataclasses.fields(TrainConfig)} == words | set(NUMBERS)
+    words = {"recipe", "dataset", "model", "dtype", "optimizer", "schedule", "on_nan"}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert fields == words | {"deterministic"} | set(NUMBERS)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,7 @@ configs = st.builds(
     rotate=st.floats(0, 180),
     patience=st.none() | st.integers(1, 9),
     on_nan=st.sampled_from(["stop", "skip"]),
+    dtype=st.sampled_from(["float32", "bfloat16"]),
     deterministic=st.booleans(),
 )
 
@@ -190,6 +192,7 @@ def test_json_is_read_back_as_it_was(config):
         {"deterministic": 1},
         {"deterministic": "no"},
         {"on_nan": "ignore"},
+        {"dtype": "float16"},
     ],
 )
 def test_words_of_another_kind_are_refused(settings):
