@@ -1,10 +1,10 @@
-"""Settings that every test shares: four virtual CPU devices, strict JAX, real data if present."""
+"""Settings that every test shares: eight virtual CPU devices, strict JAX, real data if present."""
 
 import os
 
 # Before jax is imported: the number of devices is read once, when the backend starts.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Read when a process starts: it reaches the workers of pytest-xdist and what the tests start.

@@ -21,7 +21,7 @@ from mnistjax.training import (
 )
 
 CLASSES, BATCH, COUNT, STEPS = 10, 16, 100, 7  # The last batch: 4 images and 12 padded rows.
-DEVICES = 4
+DEVICES = 8
 RATES = {
     "sgd": 0.1,
     "momentum": 0.02,
@@ -81,9 +81,21 @@ def host_batch(rows):
 
 
 def uneven_batch():
-    """Rows of four devices, of which the last has nothing but padding."""
+    """Rows of eight devices, of which the last have nothing but padding."""
     rows = [3, 14, 15, 92, 65, 35, 89, -1, 79, -1, -1, -1, -1, -1, -1, -1]
     return host_batch(np.array(rows, np.int32))
+
+
+def two_batches():
+    """A batch without padding, and one with."""
+    return [host_batch(np.arange(20, 20 + BATCH, dtype=np.int32)), uneven_batch()]
+
+
+def take_steps(step, state, batches):
+    """Returns the last state, and the metrics of the last step."""
+    for batch in batches:
+        state, metrics = step(state, batch)
+    return state, metrics
 
 
 class Case:
@@ -126,10 +138,10 @@ class Case:
 
     @functools.cached_property
     def expected(self):
-        """What every way of dividing the uneven batch should give."""
+        """What every way of dividing the batches of two steps should give."""
         quiet = self.model_name in WITHOUT_DROPOUT
         step = jax.jit(self.quiet_step()) if quiet else self.jitted
-        return on_host(*step(self.state, uneven_batch()))
+        return on_host(*take_steps(step, self.state, two_batches()))
 
     def batch(self, index=0):
         return host_batch(self.order[index])

@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 import mnistjax
+from mnistjax.cli.launching import launch_command
 from mnistjax.cli.listing import datasets, info, recipes
 from mnistjax.cli.measuring import compare, evaluate
 from mnistjax.cli.measuring import print_comparison as print_comparison
@@ -34,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     if not words:
         words = ["--help"]
+    words, launched = _split(list(words))
     commands: dict[str, Callable[..., Any]] = {
         "train": train_command(mnistjax.get_recipe("cnn")),
+        "launch": launch_command(launched),
         "evaluate": evaluate,
         "compare": compare,
         "report": report,
@@ -55,3 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     if isinstance(asked, RunArguments):
         asked.run()
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Returns the words of the command line, and those after `--` that are for another command."""
+    if words[0] != "launch" or "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]

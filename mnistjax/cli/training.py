@@ -3,20 +3,63 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import datetime
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, cast, get_type_hints
+from typing import Annotated, Any, Literal, TypedDict, cast, get_type_hints
 
+import jax
 import tyro
 
 import mnistjax
+from mnistjax.cli.launching import heartbeat
 from mnistjax.cli.shell import FLAG_STYLE
-from mnistjax.errors import ConfigError
+from mnistjax.errors import ConfigError, RunError
 from mnistjax.files import user_path
+from mnistjax.runs.processes import together
+
+# What JAX says when another process is gone; other errors of its runtime are not about processes.
+_LOST = re.compile(r"UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|[Gg]loo|NCCL")
+
+
+@dataclasses.dataclass(frozen=True)
+class Processes:
+    """How this process finds the others; JAX finds out what is None where it can.
+
+    Attributes:
+        coordinator: host:port of process 0.
+        count: number of processes.
+        number: number of this process, from 0.
+    """
+
+    coordinator: str | None = None
+    count: int | None = None
+    number: int | None = None
+
+    @contextlib.contextmanager
+    def connected(self) -> Iterator[None]:
+        """Connects this process with the others.
+
+        Raises:
+            ConfigError: something is missing, or does not fit.
+            RunError: the other processes cannot be reached, or one of them was lost.
+        """
+        mnistjax.runs.initialize(self.coordinator, self.count, self.number)
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if not _LOST.search(str(error)):
+                raise
+            reason = str(error).splitlines()[0]
+            raise RunError(
+                f"the other processes were lost, and with --workdir and --resume the run goes on: "
+                f"{reason}"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +73,9 @@ class RunArguments:
         data_dir: folder of the data sets, or None for the default.
         resume: whether a run that the directory already holds goes on.
         checkpoints: when checkpoints are saved and which are kept.
+        devices: number of devices, or "all"; None for the default.
+        images: where the training images are kept.
+        processes: the processes that train together; None for this one alone.
         tensorboard: whether to write event files for TensorBoard too.
         report: whether to write report.html and plots/*.png too.
     """
@@ -42,6 +88,9 @@ class RunArguments:
     checkpoints: mnistjax.CheckpointPolicy = dataclasses.field(
         default_factory=mnistjax.CheckpointPolicy
     )
+    devices: int | str | None = None
+    images: str = "auto"
+    processes: Processes | None = None
     tensorboard: bool = False
     report: bool = True
 
@@ -57,7 +106,8 @@ class RunArguments:
         if self.report:
             # Last, because it takes seconds and the output of the others should not wait for it.
             chosen.append(mnistjax.WriteReport(verbose=True))
-        return chosen
+        # First, because the others may take long.
+        return [*heartbeat(), *chosen]
 
     def run(self) -> mnistjax.FitResult:
         """Loads the data set, trains with a progress bar, and writes the run directory.
@@ -66,16 +116,20 @@ class RunArguments:
             What `mnistjax.fit` returned.
         """
         callbacks = self.callbacks()
-        dataset = mnistjax.load_dataset(self.config.dataset, data_dir=self.data_dir)
-        return mnistjax.fit(
-            self.config,
-            dataset,
-            workdir=self.workdir,
-            overwrite=self.overwrite,
-            resume=self.resume,
-            checkpoints=self.checkpoints,
-            callbacks=callbacks,
-        )
+        with self.processes.connected() if self.processes else contextlib.nullcontext():
+            with together():
+                dataset = mnistjax.load_dataset(self.config.dataset, data_dir=self.data_dir)
+            return mnistjax.fit(
+                self.config,
+                dataset,
+                workdir=self.workdir,
+                overwrite=self.overwrite,
+                resume=self.resume,
+                checkpoints=self.checkpoints,
+                devices=self.devices,
+                images=self.images,
+                callbacks=callbacks,
+            )
 
 
 def parse_run_arguments(
@@ -117,6 +171,12 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
         keep_checkpoints: int = 2,
         keep_best_checkpoint: bool = False,
         deterministic: bool = False,
+        devices: str | None = None,
+        images: Literal["auto", "replicated", "sharded", "streamed"] = "auto",
+        distributed: bool = False,
+        coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None,
+        num_processes: int | None = None,
+        process_id: int | None = None,
         data_dir: Path | None = None,
         tensorboard: bool = False,
         report: bool = True,
@@ -134,6 +194,15 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             keep_best_checkpoint: Keep the checkpoint of the best validation accuracy, too.
             deterministic: Give the same bits in every run on a GPU, which is slower there; on a CPU
                 they are always the same.
+            devices: Number of devices of each process that share each batch, or all; if not given,
+                all accelerators, or one CPU.
+            images: Where training images are kept: replicated on every device, sharded over the
+                devices, streamed from the host, or the first of these that fits.
+            distributed: Train in several processes, of which this is one. JAX finds the others on a
+                TPU and under Slurm, Open MPI and Kubernetes; the next three flags say it elsewhere.
+            coordinator: Address of process 0.
+            num_processes: Number of processes.
+            process_id: Number of this process, from 0.
             data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that
                 TensorFlow Datasets uses.
             tensorboard: Write event files for TensorBoard too, to tensorboard/ in the directory.
@@ -142,6 +211,9 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
         config = _configure(default, settings)
         if deterministic:
             config = config.replace(deterministic=True)
+        processes = Processes(coordinator, num_processes, process_id) if distributed else None
+        if not distributed and (coordinator, num_processes, process_id) != (None, None, None):
+            raise ConfigError("--coordinator, --num-processes and --process-id need --distributed")
         if resume and workdir is None:
             raise ConfigError("--resume needs the --workdir of the run, found none")
         checkpoints = mnistjax.CheckpointPolicy(
@@ -156,6 +228,9 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             data_dir=data_dir,
             resume=resume,
             checkpoints=checkpoints,
+            devices=_parse_devices(devices),
+            images=images,
+            processes=processes,
             tensorboard=tensorboard,
             report=report,
         )
@@ -163,6 +238,14 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
     # From this annotation tyro makes one flag per setting; it passes on only those that were given.
     train.__annotations__["settings"] = _settings_type(default)
     return train
+
+
+def _parse_devices(text: str | None) -> int | str | None:
+    if text is None or text == "all":
+        return text
+    if not text.isdecimal():
+        raise ConfigError(f"--devices must be a positive integer or all, found {text}")
+    return int(text)
 
 
 def _configure(default: mnistjax.TrainConfig, given: Mapping[str, Any]) -> mnistjax.TrainConfig:

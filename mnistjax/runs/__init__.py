@@ -14,6 +14,7 @@ from mnistjax.runs.directory import read_result as read_result
 from mnistjax.runs.loop import fit as fit
 from mnistjax.runs.orbax_format import export_orbax as export_orbax
 from mnistjax.runs.orbax_format import import_orbax as import_orbax
+from mnistjax.runs.processes import initialize as initialize
 from mnistjax.runs.recipes import RECIPES as RECIPES
 from mnistjax.runs.recipes import Recipe as Recipe
 from mnistjax.runs.recipes import get_recipe as get_recipe

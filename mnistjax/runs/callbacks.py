@@ -26,14 +26,17 @@ class Callback:
     ...         return row["train_accuracy"] > 0.99
     """
 
+    in_every_process = False
+    """Whether all processes of a run call it, or the first one alone."""
+
     def on_start(self, run: Row) -> None:
         """Called once, before anything is compiled.
 
         Args:
             run: description of the run, with the keys `recipe, model, parameters, dataset, source,
                 seed, train_count, validation_count, test_count, batch_size, steps,
-                steps_per_epoch, device, device_count, workdir, step`; `step` is 0
-                unless the run is resumed.
+                steps_per_epoch, device, device_count, process_count, images, workdir, step`; `step`
+                is 0 unless the run is resumed.
         """
 
     def on_compiled(self, seconds: float) -> None:

@@ -20,13 +20,22 @@ import numpy as np
 from mnistjax.data import Dataset
 from mnistjax.errors import NonFiniteLossError, RunError
 from mnistjax.files import parse_json
+from mnistjax.runs import processes
 from mnistjax.runs.checkpoint_policy import CheckpointPolicy
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import CONFIG, RunDirectory, checkpoint_file, find_checkpoints
 from mnistjax.runs.plan import Plan
 from mnistjax.runs.progress import Progress
 from mnistjax.runs.result import describe_plan, package_versions
-from mnistjax.runs.sealed import flatten_named, read_sealed, unflatten_named, write_sealed
+from mnistjax.runs.sealed import (
+    flatten_named,
+    read_sealed,
+    seal,
+    unflatten_named,
+    unseal,
+    write_sealed,
+)
+from mnistjax.training import on_one_device
 
 _FORMAT = "mnistjax-checkpoint-1"
 _HISTORY = "history"
@@ -66,12 +75,20 @@ def save_checkpoint(directory: RunDirectory, plan: Plan, progress: Progress, dat
             does a run that is to be overwritten.
         OSError: the file cannot be written.
     """
-    tensors = flatten_named({"state": progress.state, "metrics": progress.metrics})
+    tensors, metadata = _contents(plan, progress, data)
     _check_finite(tensors, progress.step(plan))
+    directory.begin()
+    write_sealed(checkpoint_file(directory.path, progress.step(plan)), tensors, metadata)
+
+
+def _contents(
+    plan: Plan, progress: Progress, data: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    trees = {"state": progress.state, "metrics": progress.metrics}
     if progress.best is not None:
-        tensors |= flatten_named({"best": progress.best})
-    history = json.dumps(progress.history).encode()
-    tensors[_HISTORY] = np.frombuffer(history, np.uint8)
+        trees["best"] = progress.best
+    tensors = flatten_named(on_one_device(trees))
+    tensors[_HISTORY] = np.frombuffer(json.dumps(progress.history).encode(), np.uint8)
     metadata = {
         "format": _FORMAT,
         "config": plan.config.to_json(),
@@ -79,14 +96,35 @@ def save_checkpoint(directory: RunDirectory, plan: Plan, progress: Progress, dat
         "environment": json.dumps(_environment(plan)),
         "progress": json.dumps({name: getattr(progress, name) for name in _NUMBERS}),
     }
-    directory.begin()
-    write_sealed(checkpoint_file(directory.path, progress.step(plan)), tensors, metadata)
+    return tensors, metadata
+
+
+def share_progress(
+    plan: Plan, progress: Progress | None, template: Progress, data: str
+) -> Progress | None:
+    """Sends the progress of a run from the first process to all others, as a checkpoint.
+
+    Args:
+        plan: the run.
+        progress: what the first process has restored; ignored in the others.
+        template: the progress at step 0, which gives shapes and dtypes.
+        data: fingerprint of the data set.
+
+    Returns:
+        The progress of the first process.
+    """
+    mine = seal(*_contents(plan, progress, data)) if progress else b""
+    content = processes.share(mine)
+    if not content:
+        return None
+    where = Path("what process 0 sent")
+    return _restore(where, *unseal(content, [_FORMAT], where), template)
 
 
 def _check_finite(tensors: Mapping[str, np.ndarray], step: int) -> None:
     for name, tensor in tensors.items():
         # An optimizer may hold infinity, as adam does where a gradient squared overflows.
-        if name.startswith("state/opt_state/"):
+        if name.startswith(("state/opt_state/", "best/")):
             continue
         if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
             raise NonFiniteLossError(f"{name} holds NaN or infinity after step {step}")
@@ -168,9 +206,27 @@ def _check_same_run(file: Path, metadata: Mapping[str, str], plan: Plan, data: s
             )
 
 
+def describe_identity(plan: Plan, data: str) -> dict[str, str]:
+    """Returns what all processes that train one network must have in common.
+
+    Args:
+        plan: the run.
+        data: fingerprint of the data set.
+    """
+    described = describe_plan(plan)
+    return {
+        "settings": plan.config.to_json(),
+        "data": data,
+        "versions": str(package_versions()),
+        "devices": f"{described['device_count']} {described['images']}",
+    }
+
+
 def _environment(plan: Plan) -> dict[str, str]:
     """Returns what the last bits of a result depend on besides settings and data."""
-    return {**package_versions(), "device": describe_plan(plan)["device"]}
+    described = describe_plan(plan)
+    devices = {name: str(described[name]) for name in ("device", "device_count")}
+    return {**package_versions(), **devices}
 
 
 def _refuse_other_settings(file: Path, text: str, plan: Plan) -> None:

@@ -5,39 +5,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from mnistjax.data import Dataset
-from mnistjax.errors import ConfigError, RunError
 from mnistjax.models import Variables
+from mnistjax.runs import processes
 from mnistjax.runs.build import count_skipped
 from mnistjax.runs.callbacks import Callback, Watchers
 from mnistjax.runs.checkpoint_policy import DEFAULT_POLICY, CheckpointPolicy
-from mnistjax.runs.checkpoints import Keeper, fingerprint, restore_latest
+from mnistjax.runs.checkpoints import Keeper
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import (
-    RESULT,
     WEIGHTS,
     RunDirectory,
-    claim_run_directory,
     says_not_writable,
     write_metrics,
     write_result,
 )
 from mnistjax.runs.finite import check_epoch, check_loss, check_training
-from mnistjax.runs.plan import Plan, make_plan
-from mnistjax.runs.programs import Programs, abstract_state, single
+from mnistjax.runs.plan import Plan
+from mnistjax.runs.programs import Programs, make_programs
 from mnistjax.runs.progress import Progress
 from mnistjax.runs.result import describe_plan, describe_result, prefix_metrics
+from mnistjax.runs.start import start_run
 from mnistjax.runs.trained import FitResult, TrainedModel
 from mnistjax.runs.weights import save_weights
-from mnistjax.signals import Interrupted, defers_signals, on_exit_say
-from mnistjax.training import Metrics
+from mnistjax.signals import Interrupted, defers_signals
+from mnistjax.training import Metrics, on_one_device
 
 # A call of the compiled program should take about this long: enough to make its overhead
 # negligible, and short enough to update a progress bar.
@@ -52,16 +48,23 @@ def fit(
     overwrite: bool = False,
     resume: bool = False,
     checkpoints: CheckpointPolicy = DEFAULT_POLICY,
+    devices: int | str | None = None,
+    images: str = "auto",
     callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Trains a network and evaluates it on all test images.
 
     Validation images are held out from the training images; no choice depends on the test images.
     The same settings and data give bitwise identical results on the same machine with the same
-    number of threads and the same package versions, whether or not the run was interrupted and
-    resumed.
+    number of devices and threads and the same package versions, whether or not the run was
+    interrupted and resumed, and wherever its images are kept. On another number of devices they
+    differ by rounding.
 
     While it trains, SIGINT (Ctrl-C) and SIGTERM end the run after a checkpoint is saved.
+
+    Several processes train one network if each has called `mnistjax.runs.initialize` before and
+    calls this function with the same arguments. The first one alone writes `workdir` and calls
+    `callbacks`, and all of them return the result.
 
     Args:
         config: the settings.
@@ -72,6 +75,11 @@ def fit(
         resume: whether a run that `workdir` already holds goes on from its newest checkpoint. If
             there is none, the run starts from the beginning.
         checkpoints: when checkpoints are saved and which are kept.
+        devices: number of devices of each process that share each batch, or "all". None means all
+            accelerators, but one device on CPU, where virtual devices only divide the same cores.
+        images: where the training images are kept: "replicated" on every device, "sharded" over the
+            devices, "streamed" from host memory or disk, or "auto", the first of them that takes at
+            most a quarter of the memory.
         callbacks: called in this order. If one of them fails, a warning is logged and the run
             continues without it.
 
@@ -79,10 +87,12 @@ def fit(
         The trained network, its state, history and result.
 
     Raises:
-        ConfigError: a setting does not fit this data set, the path of `workdir` cannot be used, or
-            `resume` is given without a `workdir` or with `overwrite`.
+        ConfigError: a setting does not fit this data set, the path of `workdir` cannot be used,
+            `resume` is given without a `workdir` or with `overwrite`, or there are fewer devices.
+        UnknownNameError: `images` is not a name of a place.
         RunError: the work directory holds a run, or one with other settings or data than the run
-            to resume, another run is writing to it, or it is not writable.
+            to resume, another run is writing to it, or it is not writable; or another process
+            failed, or has other settings or data.
         NonFiniteLossError: a training, validation or test loss became NaN or infinite. The
             checkpoints before it are kept.
         Interrupted: a signal ended the run; it is a `KeyboardInterrupt`.
@@ -95,29 +105,33 @@ def fit(
     (5, 360)
     """
     begin = time.perf_counter()
-    plan = make_plan(config, dataset)
     with contextlib.ExitStack() as stack:
-        directory, path, how = None, None, ""
-        if workdir is not None:
-            claim = claim_run_directory(workdir, config, overwrite=overwrite, resume=resume)
-            directory = stack.enter_context(claim)
-            path = directory.path
-            how = _how_to_go_on(path, overwrite)
-            stack.enter_context(on_exit_say(f"interrupted: {how}"))
-        # hashlib releases the GIL, so beside the compiler this takes no time of its own.
-        data = stack.enter_context(ThreadPoolExecutor(1)).submit(fingerprint, dataset).result
-        progress = _start(plan, directory, data, resume=resume)
+        started = start_run(
+            config,
+            dataset,
+            workdir=workdir,
+            overwrite=overwrite,
+            resume=resume,
+            devices=devices,
+            images=images,
+        )
+        start = stack.enter_context(started)
+        plan, directory, data = start.plan, start.directory, start.data
+        path = directory.path if directory else None
+        step = start.progress.step(plan) if start.progress else 0
+        if not processes.is_first():
+            callbacks = [callback for callback in callbacks if callback.in_every_process]
         watchers = stack.enter_context(contextlib.closing(Watchers(callbacks)))
-        step = progress.step(plan) if progress else 0
-        watchers.start({**describe_plan(plan), "step": step, "workdir": path and str(path)})
+        with processes.together():
+            watchers.start({**describe_plan(plan), "step": step, "workdir": path and str(path)})
         compile_begin = time.perf_counter()
-        programs = single(plan)
+        programs = stack.enter_context(contextlib.closing(make_programs(plan)))
         compile_seconds = time.perf_counter() - compile_begin
         watchers.tell("on_compiled", compile_seconds)
         keeper = Keeper(directory, plan, checkpoints, data, start=step) if directory else None
         with defers_signals() as received:
-            run = _Run(plan, programs, watchers, directory, keeper, received, how)
-            progress = _train(run, progress or _first(plan, programs))
+            run = _Run(plan, programs, watchers, directory, keeper, received, start.how_to_go_on)
+            progress = _train(run, _place(plan, programs, start.progress))
         variables, result = _test(plan, programs, progress)
         result |= {
             "dataset_sha256": data(),
@@ -129,7 +143,7 @@ def fit(
         )
         if directory:
             _write_results(directory, trained, result)
-        fitted = FitResult(trained, progress.kept, dataset, path)
+        fitted = FitResult(trained, on_one_device(progress.kept), dataset, path)
         watchers.tell("on_end", fitted)
     return fitted
 
@@ -148,51 +162,29 @@ class _Run:
 
     def keep(self, progress: Progress) -> None:
         """Saves a checkpoint if one is due; ends the run if a signal has arrived."""
-        signum = self.received()
-        if signum is None:
+        # A signal that one process has received ends all of them, after the same step.
+        signum = processes.largest(self.received() or 0)
+        if not signum:
             if self.keeper:
                 self.keeper.offer(progress)
             return
         where = f"interrupted at step {progress.step(self.plan)}"
+        if not processes.is_first():
+            raise Interrupted(signum, where)
         if self.keeper is None:
             raise Interrupted(signum, f"{where}: nothing is saved without a work directory")
         saved = "which is saved" if self.keeper.save(progress) else "which could not be saved"
         raise Interrupted(signum, f"{where}, {saved}: {self.how_to_go_on}")
 
 
-def _how_to_go_on(path: Path, overwrite: bool) -> str:
-    instead = " in place of --overwrite" if overwrite else ""
-    return f"the same command with --workdir {shlex.quote(str(path))} --resume{instead} goes on"
-
-
-def _start(
-    plan: Plan, directory: RunDirectory | None, data: Callable[[], str], *, resume: bool
-) -> Progress | None:
-    """Returns the progress that a run to resume has made, or None."""
-    if directory is None:
-        if resume:
-            raise ConfigError("a run that is to be resumed needs a workdir, found None")
-        return None
-    progress = None
-    if resume:
-        template = Progress(abstract_state(plan), Metrics.empty(plan.dataset.info.num_classes))
-        with says_not_writable(directory.path):
-            progress = restore_latest(directory.path, plan, template, data)
-        if progress:
-            directory.go_on()
-        elif (directory.path / RESULT).exists():
-            raise RunError(
-                "expected a run to resume, found a finished run without checkpoints in "
-                f"{directory.path}"
-            )
-        else:
-            with says_not_writable(directory.path):
-                directory.begin()
-    return progress
-
-
-def _first(plan: Plan, programs: Programs) -> Progress:
-    return Progress(programs.create_state(), Metrics.empty(plan.dataset.info.num_classes))
+def _place(plan: Plan, programs: Programs, progress: Progress | None) -> Progress:
+    """Returns the progress with its arrays on the devices; that at step 0 if there is none."""
+    if progress is None:
+        empty = Metrics.empty(plan.dataset.info.num_classes)
+        return Progress(programs.create_state(), programs.place(empty))
+    placed = programs.place((progress.state, progress.metrics, progress.best))
+    state, metrics, best = placed
+    return dataclasses.replace(progress, state=state, metrics=metrics, best=best)
 
 
 def _test(plan: Plan, programs: Programs, progress: Progress) -> tuple[Variables, dict[str, Any]]:
@@ -201,7 +193,7 @@ def _test(plan: Plan, programs: Programs, progress: Progress) -> tuple[Variables
     test = programs.evaluate(variables, plan.dataset.test)
     # The last update may have broken the weights, as the training loss is computed before it.
     check_loss(plan, progress.kept, test, "test loss")
-    return variables, describe_result(plan, progress, test)
+    return on_one_device(variables), describe_result(plan, progress, test)
 
 
 def _write_results(
@@ -249,6 +241,7 @@ def _train_epoch(run: _Run, progress: Progress) -> Progress:
         until = min(progress.done + length, stop)
         if run.keeper:
             until = min(until, run.keeper.next_step(first + progress.done) - first)
+        until = processes.first(until)
         state, metrics = run.programs.train(
             progress.state, progress.metrics, order, progress.done, until
         )
@@ -281,4 +274,6 @@ def _finish_epoch(run: _Run, progress: Progress) -> Progress:
         row |= prefix_metrics("validation", validation)
     if plan.config.on_nan == "skip":
         row["skipped_steps"] = count_skipped(plan.config, progress.state)[1]
-    return progress.finish_epoch(plan, row, stop=run.watchers.tell("on_epoch", row))
+    metrics = run.programs.place(Metrics.empty(plan.dataset.info.num_classes))
+    stop = processes.first(run.watchers.tell("on_epoch", row))
+    return progress.finish_epoch(plan, row, metrics, stop=bool(stop))

@@ -1,38 +1,23 @@
-"""The compiled programs of a run, with its training images already on the device."""
+"""The programs that a run calls: the loop does not know on how many devices they run."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.stages import Compiled
 
-from mnistjax.data import Split, epoch_order
-from mnistjax.models import Model, Variables
-from mnistjax.runs.build import build_model, build_optimizer, build_train_step
-from mnistjax.runs.config import TrainConfig
+from mnistjax.data import Batch, Prefetched, Split, gather
+from mnistjax.models import PyTree, Variables
+from mnistjax.runs.compiled import CompiledPrograms, compile_programs, evaluate_logits
 from mnistjax.runs.plan import Plan
-from mnistjax.training import (
-    EVAL_BATCH_SIZE,
-    Metrics,
-    TrainState,
-    compiler_options,
-    create_train_state,
-    logits_program,
-    make_batch_stats_fn,
-    make_epoch_fn,
-    measure_logits,
-    predict_logits,
-)
+from mnistjax.training import Metrics, TrainState, measure_logits, put
 
-# Number of images for the batch statistics of averaged weights; enough for three digits.
-_STATISTICS_IMAGES = 10_000
+Order = Any  # int32 [steps, B], an array of JAX or, if images are streamed, of NumPy.
+Trained = tuple[TrainState, Metrics]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,185 +26,172 @@ class Programs:
 
     Attributes:
         create_state: `() -> state`, the state at step 0.
+        place: `(tree) -> tree`, puts a state or metrics of the host where `train` expects them.
         draw_order: `(epoch) -> order`, int32 [steps, B].
         train: `(state, metrics, order, start, stop) -> (state, metrics)`; the given state stays
             valid, because a run goes back to it where a loss becomes NaN.
         variables: `(state) -> variables`, the variables to evaluate and save.
         evaluate: `(variables, split) -> metrics`.
+        close: `()`, ends the threads that fetch images.
     """
 
     create_state: Callable[[], TrainState]
-    draw_order: Callable[[int], jax.Array]
-    train: Callable[..., tuple[TrainState, Metrics]]
+    place: Callable[[PyTree], PyTree]
+    draw_order: Callable[[int], Order]
+    train: Callable[[TrainState, Metrics, Order, int, int], Trained]
     variables: Callable[[TrainState], Variables]
     evaluate: Callable[[Variables, Split], Metrics]
+    close: Callable[[], None]
 
 
-def single(plan: Plan) -> Programs:
-    """Makes the programs of one network on one device.
+def make_programs(plan: Plan) -> Programs:
+    """Compiles the programs of one network on the devices of its plan, and places its images.
 
-    They are compiled ahead of time, so that compilation and training are timed separately, and
-    cached by the settings that affect them: a second run that differs only in its seed, in its
-    learning rate or, at a constant learning rate, in its length compiles nothing.
+    Compilation is ahead of time, so that it and training are timed separately.
 
     Args:
         plan: the run.
     """
-    config, model = plan.config, plan.model
-    compiled = _compile(_static_settings(plan), _shapes(plan), _environment())
-    key = jax.random.key(config.seed)
-    images, labels = jnp.asarray(plan.train.images), jnp.asarray(plan.train.labels)
-    learning_rate = jnp.float32(config.learning_rate)
+    compiled, placement = compile_programs(plan), plan.placement
+    key = np.asarray(jax.random.key_data(jax.random.key(plan.config.seed)))
+    source = _Streamed if placement.images == "streamed" else _Resident
+    images = source(plan, compiled)
 
-    def train(*arguments: Any) -> tuple[TrainState, Metrics]:
-        state, metrics, order, start, stop = arguments
-        return compiled.train(learning_rate, state, metrics, images, labels, order, start, stop)
+    def draw_order(epoch: int) -> Order:
+        return images.order(compiled.order(key, epoch))
 
     def variables(state: TrainState) -> Variables:
         if compiled.batch_stats is None:
             return state.variables
         # The statistics of the raw weights do not belong to the averaged ones.
-        fresh = compiled.batch_stats(state.variables, images, compiled.order(key, 0))
-        return {**state.variables, "batch_stats": fresh}
+        first = images.statistics_images(draw_order(0))
+        return {**state.variables, "batch_stats": compiled.batch_stats(state.variables, *first)}
 
     def evaluate(variables: Variables, split: Split) -> Metrics:
-        return measure_logits(predict_logits(model, variables, split.images), split.labels)
+        logits = evaluate_logits(plan.model, variables, split.images, placement)
+        return measure_logits(logits, split.labels)
 
     return Programs(
         create_state=lambda: compiled.create_state(key),
-        draw_order=lambda epoch: compiled.order(key, epoch),
-        train=train,
+        place=placement.replicate,
+        draw_order=draw_order,
+        train=images.train,
         variables=variables,
         evaluate=evaluate,
+        close=images.close,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shapes:
-    """What a program depends on besides the settings."""
+class _Resident:
+    """Training images on the devices."""
 
-    count: int
-    image_shape: tuple[int, ...]
-    num_classes: int
+    def __init__(self, plan: Plan, compiled: CompiledPrograms) -> None:
+        placement, train = plan.placement, plan.train
+        self._compiled, self._whole = compiled, placement.whole
+        self._rate = put(np.float32(plan.config.learning_rate), placement.whole)
+        self._labels = put(train.labels, placement.whole)
+        if placement.images != "sharded":
+            self._images = put(train.images, placement.whole)
+            return
+        count = placement.round_up(len(train))
 
+        def shard(index: Any) -> np.ndarray:
+            begin, end, _ = index[0].indices(count)
+            rows = train.images[begin:end]
+            return np.pad(rows, [(0, end - begin - len(rows)), (0, 0), (0, 0), (0, 0)])
 
-@dataclasses.dataclass(frozen=True)
-class _CompiledPrograms:
-    train: Compiled
-    create_state: Compiled
-    order: Compiled
-    batch_stats: Compiled | None
+        shape = (count, *train.images.shape[1:])
+        self._images = jax.make_array_from_callback(shape, placement.rows, shard)
 
+    def order(self, order: jax.Array) -> Order:
+        return order
 
-def _shapes(plan: Plan) -> _Shapes:
-    info = plan.dataset.info
-    return _Shapes(len(plan.train), tuple(info.image_shape), info.num_classes)
+    def train(
+        self, state: TrainState, metrics: Metrics, order: Order, start: int, stop: int
+    ) -> Trained:
+        bounds = (put(np.int32(bound), self._whole) for bound in (start, stop))
+        arguments = (state, metrics, self._images, self._labels, order, *bounds)
+        return self._compiled.train(self._rate, *arguments)
 
+    def statistics_images(self, order: Order) -> tuple[Any, Any]:
+        return self._images, order
 
-def _static_settings(plan: Plan) -> TrainConfig:
-    """Returns the settings with those that affect no program set to their defaults."""
-    defaults = TrainConfig()
-    names = (
-        *("recipe", "dataset", "seed", "learning_rate"),
-        *("validation_fraction", "validation_seed", "patience"),
-    )
-    unused = {name: getattr(defaults, name) for name in names}
-    # Only a learning rate that changes depends on the length of the run.
-    constant = plan.config.schedule == "constant" and not plan.config.warmup
-    return plan.config.replace(**unused, steps=1 if constant else plan.steps)
-
-
-def _environment() -> tuple[Any, ...]:
-    """Returns the device and the options of JAX that a compiled program depends on."""
-    return jax.devices()[0], jax.config.read("jax_enable_x64")
+    def close(self) -> None:
+        pass
 
 
-@functools.lru_cache(maxsize=8)
-def _compile(
-    config: TrainConfig, shapes: _Shapes, environment: tuple[Any, ...]
-) -> _CompiledPrograms:
-    """Compiles the programs of a run in parallel."""
-    del environment  # It is only part of the cache key.
-    assert config.steps is not None
-    steps = config.steps
-    model = build_model(config, shapes.num_classes)
-    images = jax.ShapeDtypeStruct((shapes.count, *shapes.image_shape), jnp.uint8)
-    labels = jax.ShapeDtypeStruct((shapes.count,), jnp.int32)
-    create_state = functools.partial(_create_state, config, model, steps, shapes.image_shape)
+class _Streamed:
+    """Training images in host memory or on disk, sent to the devices as they are needed."""
 
-    def draw_order(key: jax.Array, epoch: jax.Array) -> jax.Array:
-        return epoch_order(key, epoch, shapes.count, config.batch_size)
+    def __init__(self, plan: Plan, compiled: CompiledPrograms) -> None:
+        # Nothing is copied: the order becomes one of the whole data set.
+        self._split, self._kept = plan.dataset.train, plan.kept.astype(np.int32)
+        self._placement, self._compiled = plan.placement, compiled
+        self._rate = put(np.float32(plan.config.learning_rate), plan.placement.whole)
+        self._order: np.ndarray | None = None
+        self._groups: Prefetched[Batch] | None = None
 
-    def train(learning_rate: jax.Array, *arguments: Any) -> tuple[TrainState, Metrics]:
-        optimizer = build_optimizer(config, steps, learning_rate=learning_rate)
-        return make_epoch_fn(build_train_step(config, model, optimizer))(*arguments)
+    def order(self, order: jax.Array) -> Order:
+        rows = np.asarray(order)
+        return np.where(rows >= 0, self._kept[rows], np.int32(-1))
 
-    key = jax.random.key(0)
-    state = jax.eval_shape(create_state, key)
-    order = jax.eval_shape(draw_order, key, 0)
-    options = compiler_options(deterministic=config.deterministic)
-    epoch_fn = jax.jit(train, compiler_options=options)
-    metrics = Metrics.empty(shapes.num_classes)
-    arguments = (jnp.float32(0), state, metrics, images, labels, order, 0, 0)
-    jobs: list[Callable[[], Any]] = [
-        _compiling(epoch_fn, *arguments),
-        _compiling(jax.jit(create_state), key),
-        _compiling(jax.jit(draw_order), key, 0),
-        _compiling_statistics(config, model, state, images, order),
-        lambda: _warm_up(model, state.variables, shapes),
-    ]
-    with ThreadPoolExecutor(len(jobs)) as pool:  # XLA releases the GIL.
-        *programs, _ = pool.map(lambda job: job(), jobs)
-    return _CompiledPrograms(*programs)
+    def close(self) -> None:
+        if self._groups is not None:
+            self._groups.close()
 
+    def train(
+        self, state: TrainState, metrics: Metrics, order: Order, start: int, stop: int
+    ) -> Trained:
+        groups, size = self._prefetched(order), self._compiled.group
+        under_way: collections.deque[Metrics] = collections.deque()
+        while start < stop:
+            number = start // size
+            first, end = number * size, min((number + 1) * size, stop)
+            bounds = (start - first, end - first)
+            arguments = (put(np.int32(bound), self._placement.whole) for bound in bounds)
+            state, metrics = self._compiled.train(
+                self._rate, state, metrics, groups[number], *arguments
+            )
+            # The host must not run ahead of the devices, which would fill up with batches.
+            under_way.append(metrics)
+            if len(under_way) > 1:
+                jax.block_until_ready(under_way.popleft())
+            start = end
+        return state, metrics
 
-def _create_state(
-    config: TrainConfig, model: Model, steps: int, image_shape: tuple[int, ...], key: jax.Array
-) -> TrainState:
-    optimizer, ema = build_optimizer(config, steps), config.ema_decay is not None
-    example = jnp.zeros((1, *image_shape), jnp.float32)
-    return create_train_state(model, optimizer, example, key=key, ema=ema)
+    def _prefetched(self, order: np.ndarray) -> Prefetched[Batch]:
+        """Returns the batches of an order, which are kept until another order is given."""
+        if self._groups is None or self._order is not order:
+            self.close()
+            size = self._compiled.group
+            count = -(-len(order) // size)
+            rows = np.pad(order, ((0, count * size - len(order)), (0, 0)), constant_values=-1)
+            self._order = order
+            self._groups = Prefetched(
+                lambda number: self._send(rows[number * size : (number + 1) * size]), count
+            )
+        return self._groups
 
+    def _send(self, rows: np.ndarray) -> Batch:
+        where = self._placement.columns
+        if where.is_fully_addressable:
+            return Batch(*(put(part, where) for part in gather(self._split, rows)))
+        # Each process gathers only the rows of its own devices.
+        parts = [
+            (device, gather(self._split, rows[index]))
+            for device, index in where.addressable_devices_indices_map(rows.shape).items()
+        ]
+        return Batch(*(self._assemble(rows, [(d, p[i]) for d, p in parts]) for i in range(3)))
 
-def abstract_state(plan: Plan) -> TrainState:
-    """Returns the shapes and dtypes of the state of a run; nothing is compiled.
+    def _assemble(self, rows: np.ndarray, parts: list[tuple[Any, Any]]) -> jax.Array:
+        arrays = [jax.device_put(part, device) for device, part in parts]
+        shape = (*rows.shape, *arrays[0].shape[2:])
+        return jax.make_array_from_single_device_arrays(shape, self._placement.columns, arrays)
 
-    Args:
-        plan: the run.
-    """
-    shape = tuple(plan.dataset.info.image_shape)
-    create_state = functools.partial(_create_state, plan.config, plan.model, plan.steps, shape)
-    return jax.eval_shape(create_state, jax.random.key(0))
-
-
-def _compiling(jitted: jax.stages.Wrapped, *arguments: Any) -> Callable[[], Compiled]:
-    """Traces a function now, in this thread; returns the function that compiles it."""
-    return jitted.lower(*arguments).compile
-
-
-def _compiling_statistics(
-    config: TrainConfig, model: Model, state: TrainState, images: Any, order: Any
-) -> Callable[[], Compiled | None]:
-    """Traces `(variables, images, order) -> batch_stats`; returns the function that compiles it.
-
-    The statistics are those of the first rows of the order. Without averaged parameters or batch
-    normalization none are needed, and the returned function gives None.
-    """
-    if config.ema_decay is None or not state.batch_stats:
-        return lambda: None
-    rows = max(1, min(order.shape[0], _STATISTICS_IMAGES // config.batch_size))
-    batch_stats_fn = make_batch_stats_fn(model)
-    program = jax.jit(
-        lambda variables, images, order: batch_stats_fn(variables, images, order[:rows]),
-        compiler_options=compiler_options(deterministic=config.deterministic),
-    )
-    return _compiling(program, state.variables, images, order)
-
-
-def _warm_up(model: Model, variables: Variables, shapes: _Shapes) -> None:
-    """Compiles the evaluation programs into the caches of `jit`, which `predict` uses, too."""
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), variables)
-    images = jax.device_put(np.zeros((EVAL_BATCH_SIZE, *shapes.image_shape), np.uint8))
-    logits = logits_program(model)(zeros, images)
-    labels = np.zeros(EVAL_BATCH_SIZE, np.int32)
-    measure_logits(jax.device_get(logits), labels)
+    def statistics_images(self, order: Order) -> tuple[Any, Any]:
+        rows = order[: self._compiled.statistics_rows].ravel()
+        images = gather(self._split, rows).images
+        places = np.where(rows >= 0, np.arange(len(rows), dtype=np.int32), -1)
+        shape = (self._compiled.statistics_rows, -1)
+        whole, columns = self._placement.whole, self._placement.columns
+        return put(images, whole), put(places.reshape(shape), columns)

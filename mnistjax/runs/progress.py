@@ -53,12 +53,15 @@ class Progress:
         """Returns whether no epoch is left to train."""
         return self.stopped or len(self.history) == math.ceil(plan.steps / plan.steps_per_epoch)
 
-    def finish_epoch(self, plan: Plan, row: dict[str, Any], *, stop: bool) -> Progress:
+    def finish_epoch(
+        self, plan: Plan, row: dict[str, Any], metrics: Metrics, *, stop: bool
+    ) -> Progress:
         """Returns the progress after an epoch, at the start of the next one.
 
         Args:
             plan: the run.
             row: the metrics of the epoch.
+            metrics: the sums of no images.
             stop: whether a callback asked to stop.
         """
         history, best = (*self.history, row), self.best
@@ -68,7 +71,7 @@ class Progress:
             stop = stop or len(history) - 1 - history.index(best_row) >= plan.config.patience
         return Progress(
             state=self.state,
-            metrics=Metrics.empty(plan.dataset.info.num_classes),
+            metrics=metrics,
             history=history,
             best=best,
             stopped=stop,

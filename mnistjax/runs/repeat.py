@@ -32,7 +32,9 @@ def repeat(
         times, and every bit of the weights. Otherwise a line that says where they first differ.
 
     Raises:
-        RunError: the run is not finished, or the data set is not the one that it was trained on.
+        RunError: the run is not finished, or several processes trained it, or the data set is not
+            the one that it was trained on.
+        ConfigError: there are fewer devices than it was trained on.
 
     >>> import mnistjax
     >>> digits = mnistjax.load_dataset("digits")
@@ -48,7 +50,10 @@ def repeat(
             f"expected the data set that the run was trained on, of SHA-256 {recorded}, "
             f"found {found}"
         )
-    again = fit(trained.config, dataset, callbacks=callbacks).trained
+    if (processes := trained.result.get("process_count", 1)) != 1:
+        raise RunError(f"expected a run of one process to repeat, found one of {processes}")
+    devices = trained.result.get("device_count", 1)
+    again = fit(trained.config, dataset, devices=devices, callbacks=callbacks).trained
     return next(_differences(trained, again), None)
 
 

@@ -8,8 +8,6 @@ import os
 import platform
 from typing import Any
 
-import jax
-
 from mnistjax.runs.plan import Plan
 from mnistjax.runs.progress import Progress
 from mnistjax.training import Metrics
@@ -29,7 +27,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     Args:
         plan: the run.
     """
-    device = jax.devices()[0]
+    device = plan.placement.devices[0]
     cores = f"cpu, {os.cpu_count()} cores"
     return {
         "recipe": plan.config.recipe,
@@ -38,14 +36,16 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "dataset": plan.dataset.info.name,
         "source": plan.dataset.source,
         "seed": plan.config.seed,
-        "train_count": len(plan.train),
+        "train_count": len(plan.kept),
         "validation_count": len(plan.validation) if plan.validation else 0,
         "test_count": len(plan.dataset.test),
         "batch_size": plan.config.batch_size,
         "steps": plan.steps,
         "steps_per_epoch": plan.steps_per_epoch,
         "device": cores if device.platform == "cpu" else device.device_kind,
-        "device_count": 1,
+        "device_count": len(plan.placement.devices),
+        "process_count": plan.placement.process_count,
+        "images": plan.placement.images,
     }
 
 

@@ -40,6 +40,18 @@ def write_sealed(
     Raises:
         OSError: the file cannot be written.
     """
+    content = seal(tensors, metadata)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+
+
+def seal(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """Returns the content of a file of `write_sealed`.
+
+    Args:
+        tensors: the arrays by name.
+        metadata: text by name; `format` says what it is.
+    """
     from safetensors.numpy import save
 
     blank = save(dict(tensors), {**metadata, "sha256": _BLANK})
@@ -47,9 +59,7 @@ def write_sealed(
     # Only the header is searched: the arrays may hold the same bytes by chance.
     end = 8 + int.from_bytes(blank[:8], "little")
     header = blank[:end].replace(f'"sha256":"{_BLANK}"'.encode(), f'"sha256":"{digest}"'.encode())
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        file.write(header)
-        file.write(memoryview(blank)[end:])
+    return header + memoryview(blank)[end:]
 
 
 def read_sealed(
@@ -68,11 +78,31 @@ def read_sealed(
     Raises:
         RunError: the file cannot be read, is damaged, or is of another format.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"expected a safetensors file, found {path}: {error}") from error
+    return unseal(content, formats, path, unsealed=unsealed)
+
+
+def unseal(
+    content: bytes, formats: Sequence[str], path: Path, *, unsealed: Sequence[str] = ()
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Returns arrays and metadata of what `seal` returned, as `read_sealed` does.
+
+    Args:
+        content: the bytes.
+        formats: the values of `format` that the caller can read.
+        path: where they come from, for error messages.
+        unsealed: formats without a digest.
+
+    Raises:
+        RunError: the content is damaged, or of another format.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
-        content = path.read_bytes()
         header = _header(content)
         sealed = _verify(content, len(header), path)
         metadata = _metadata(header)
@@ -80,7 +110,7 @@ def read_sealed(
         return load(content), metadata
     except KeyError as error:  # Such as BF16.
         raise RunError(f"NumPy has no dtype for the arrays of {error} in {path}") from error
-    except (SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
+    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         if isinstance(error, RunError):
             raise
         raise RunError(f"expected a safetensors file, found {path}: {error}") from error

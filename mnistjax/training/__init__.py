@@ -14,6 +14,8 @@ from mnistjax.training.optimizers import SCHEDULES as SCHEDULES
 from mnistjax.training.optimizers import make_optimizer as make_optimizer
 from mnistjax.training.optimizers import make_schedule as make_schedule
 from mnistjax.training.pixels import scale_pixels as scale_pixels
+from mnistjax.training.placing import on_one_device as on_one_device
+from mnistjax.training.placing import put as put
 from mnistjax.training.state import TrainState as TrainState
 from mnistjax.training.state import create_train_state as create_train_state
 from mnistjax.training.step import EvalStep as EvalStep
@@ -21,4 +23,5 @@ from mnistjax.training.step import TrainStep as TrainStep
 from mnistjax.training.step import make_epoch_fn as make_epoch_fn
 from mnistjax.training.step import make_eval_fn as make_eval_fn
 from mnistjax.training.step import make_eval_step as make_eval_step
+from mnistjax.training.step import make_stream_fn as make_stream_fn
 from mnistjax.training.step import make_train_step as make_train_step

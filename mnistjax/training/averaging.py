@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mnistjax.data import take_batch
+from mnistjax.data import Batch, take_batch
 from mnistjax.models import Model, PyTree, Variables
 from mnistjax.training.pixels import scale_pixels
 
@@ -40,7 +40,9 @@ def ema_decay_at(decay: float | jax.Array, step: int | jax.Array) -> jax.Array:
     return jnp.minimum(jnp.asarray(decay, jnp.float32), (1 + step) / (10 + step))
 
 
-def make_batch_stats_fn(model: Model) -> Callable[[Variables, jax.Array, jax.Array], PyTree]:
+def make_batch_stats_fn(
+    model: Model, *, take: Callable[[jax.Array, jax.Array, jax.Array], Batch] = take_batch
+) -> Callable[[Variables, jax.Array, jax.Array], PyTree]:
     """Makes a function that recomputes batch statistics, which averaged weights need.
 
     The running statistics kept in training belong to the latest weights. Averaged weights have
@@ -50,6 +52,7 @@ def make_batch_stats_fn(model: Model) -> Callable[[Variables, jax.Array, jax.Arr
     Args:
         model: the network. Its statistics must be exponential moving averages of any momentum, as
             those of batch normalization are.
+        take: `(images, labels, indices) -> batch`, gathers a batch on the device.
 
     Returns:
         A pure function `(variables, images, order) -> batch_stats`, with images uint8 or float
@@ -66,7 +69,7 @@ def make_batch_stats_fn(model: Model) -> Callable[[Variables, jax.Array, jax.Arr
         labels = jnp.zeros(len(images), jnp.int32)
 
         def add(total: PyTree, indices: jax.Array) -> tuple[PyTree, None]:
-            batch = take_batch(images, labels, indices)
+            batch = take(images, labels, indices)
             count = jnp.sum(batch.mask, dtype=jnp.float32)
             found = _batch_statistics(model, variables, scale_pixels(batch.images), batch.mask)
             weighed = jax.tree.map(

@@ -8,18 +8,25 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
 from mnistjax.errors import ConfigError
 from mnistjax.models import Model, Variables
 from mnistjax.training.compiler import compiler_options
 from mnistjax.training.metrics import Metrics
 from mnistjax.training.pixels import scale_pixels
+from mnistjax.training.placing import put
 
 EVAL_BATCH_SIZE = 500
 
 
 def predict_logits(
-    model: Model, variables: Variables, images: np.ndarray, *, batch_size: int = EVAL_BATCH_SIZE
+    model: Model,
+    variables: Variables,
+    images: np.ndarray,
+    *,
+    batch_size: int = EVAL_BATCH_SIZE,
+    rows: NamedSharding | None = None,
 ) -> np.ndarray:
     """Computes the logits of every image.
 
@@ -28,6 +35,8 @@ def predict_logits(
         variables: its parameters and running statistics.
         images: uint8 [N, H, W, C], or float [N, H, W, C] with pixels in [0, 1]; N may be 0.
         batch_size: images per call of the program; it affects the logits only by rounding.
+        rows: how the rows of a batch are divided over devices, which all hold `variables`; None
+            means one device. The number of devices must divide `batch_size`.
 
     Returns:
         float32 [N, num_classes].
@@ -42,22 +51,25 @@ def predict_logits(
     >>> predict_logits(model, variables, images, batch_size=2).shape
     (3, 10)
     """
-    program = functools.partial(logits_program(model), variables)
-    return in_batches(program, images, batch_size=batch_size)
+    program = functools.partial(logits_program(model, rows), variables)
+    return in_batches(program, images, batch_size=batch_size, rows=rows)
 
 
 @functools.lru_cache(maxsize=32)
-def logits_program(model: Model) -> jax.stages.Wrapped:
-    """Returns the jitted `(variables, images) -> logits`, the same object for the same model.
+def logits_program(model: Model, rows: NamedSharding | None = None) -> jax.stages.Wrapped:
+    """Returns the jitted `(variables, images) -> logits`, the same object for the same arguments.
 
     Args:
         model: the network.
+        rows: how the images are divided over devices, which all get all logits; None means one
+            device.
     """
 
     def logits(variables: Variables, images: jax.Array) -> jax.Array:
         return model.apply(variables, scale_pixels(images))[0]
 
-    return jax.jit(logits, compiler_options=compiler_options())
+    whole = NamedSharding(rows.mesh, PartitionSpec()) if rows else None
+    return jax.jit(logits, out_shardings=whole, compiler_options=compiler_options())
 
 
 def measure_logits(
@@ -82,8 +94,8 @@ def measure_logits(
     """
     mask = np.ones(len(labels), bool)
     parts = [
-        jax.device_get(_jitted_metrics(*rows))
-        for rows in _padded_batches(batch_size, logits, labels, mask)
+        jax.device_get(_jitted_metrics(*parts))
+        for parts in _padded_batches(batch_size, logits, labels, mask)
     ]
     loss_sum: Any = np.sum([part.loss_sum for part in parts], dtype=np.float64)
     confusion: Any = np.sum([part.confusion for part in parts], axis=0)
@@ -94,7 +106,10 @@ _jitted_metrics = jax.jit(Metrics.from_logits)
 
 
 def in_batches(
-    function: Callable[..., jax.Array], *arrays: np.ndarray, batch_size: int = EVAL_BATCH_SIZE
+    function: Callable[..., jax.Array],
+    *arrays: np.ndarray,
+    batch_size: int = EVAL_BATCH_SIZE,
+    rows: Sharding | None = None,
 ) -> np.ndarray:
     """Applies a row-wise function to arrays of any length, always in batches of one shape.
 
@@ -102,6 +117,7 @@ def in_batches(
         function: maps arrays [batch_size, ...] to one array [batch_size, ...], each row on its own.
         *arrays: of equal length, [N, ...]; N may be 0. The last batch is padded with zeros.
         batch_size: rows per call, at least 1.
+        rows: how the rows are divided over devices; None for the default device.
 
     Returns:
         [N, ...], the results of `function` for the N rows.
@@ -114,17 +130,20 @@ def in_batches(
     [0, 2, 4, 6, 8]
     """
     # All batches are dispatched before the first result is awaited.
-    results = [function(*rows) for rows in _padded_batches(batch_size, *arrays)]
+    results = [
+        function(*(put(part, rows) for part in parts))
+        for parts in _padded_batches(batch_size, *arrays)
+    ]
     return np.concatenate(jax.device_get(results))[: len(arrays[0])]
 
 
-def _padded_batches(batch_size: int, *arrays: np.ndarray) -> Iterator[Any]:
-    """Yields the rows of each batch on the device; if there are no rows, one batch of zeros."""
+def _padded_batches(batch_size: int, *arrays: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """Yields the rows of each batch; if there are no rows, one batch of zeros."""
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, found {batch_size}")
     for start in range(0, max(len(arrays[0]), 1), batch_size):
-        rows = [array[start : start + batch_size] for array in arrays]
-        missing = batch_size - len(rows[0])
+        parts = [array[start : start + batch_size] for array in arrays]
+        missing = batch_size - len(parts[0])
         if missing:
-            rows = [np.pad(part, [(0, missing), *[(0, 0)] * (part.ndim - 1)]) for part in rows]
-        yield jax.device_put(rows)
+            parts = [np.pad(part, [(0, missing), *[(0, 0)] * (part.ndim - 1)]) for part in parts]
+        yield parts

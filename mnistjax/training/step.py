@@ -19,6 +19,7 @@ from mnistjax.training.transforms import on_any_mesh, sum_gradients
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Variables, Batch], Metrics]
+TakeBatch = Callable[[jax.Array, jax.Array, jax.Array], Batch]
 
 
 def make_train_step(
@@ -42,8 +43,9 @@ def make_train_step(
       whose first axis is sharded by `jax.device_put`. It needs no `axis_name`, because the compiler
       divides the work, whether the axes of the mesh are explicit or automatic.
     - a mapped axis: `jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data")), out_specs=P())`,
-      `jax.pmap(step, axis_name="data", in_axes=(None, 0))` or `jax.vmap` with an axis name, on a
-      step made with `axis_name="data"`.
+      `jax.pmap(step, axis_name="data")` or `jax.vmap` with an axis name, on a step made with
+      `axis_name="data"`. The last two take a state and a part of the batch for each device,
+      stacked; with `in_axes=(None, 0), out_axes=None` they take one state.
 
     Args:
         model: the network.
@@ -165,11 +167,14 @@ def make_eval_step(model: Model, *, axis_name: str | None = None) -> EvalStep:
     return on_any_mesh(eval_step)
 
 
-def make_epoch_fn(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
+def make_epoch_fn(
+    train_step: TrainStep, *, take: TakeBatch = take_batch
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Makes an un-jitted loop over the batches of an epoch, or of part of one.
 
     Args:
         train_step: a step from `make_train_step`.
+        take: `(images, labels, indices) -> batch`, gathers a batch on the device.
 
     Returns:
         `(state, metrics, images, labels, order, start, stop) -> (state, metrics)`. It takes the
@@ -188,14 +193,55 @@ def make_epoch_fn(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metr
         start: jax.Array | int,
         stop: jax.Array | int,
     ) -> tuple[TrainState, Metrics]:
-        def body(index: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-            state, metrics = carry
-            state, new = train_step(state, take_batch(images, labels, order[index]))
-            return state, metrics.merge(new)
+        def batch_at(index: jax.Array) -> Batch:
+            return take(images, labels, order[index])
 
-        return jax.lax.fori_loop(start, stop, body, (state, metrics))
+        return _take_steps(train_step, batch_at, state, metrics, start, stop)
 
     return on_any_mesh(epoch_fn)
+
+
+def make_stream_fn(train_step: TrainStep) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Makes an un-jitted loop over batches that were gathered on the host.
+
+    Args:
+        train_step: a step from `make_train_step`.
+
+    Returns:
+        `(state, metrics, batches, start, stop) -> (state, metrics)`. It takes the steps `start` to
+        `stop - 1` of `batches`, a `Batch` with one more axis in front, and adds their metrics to
+        `metrics`, as the loop of `make_epoch_fn` does.
+    """
+
+    def stream_fn(
+        state: TrainState,
+        metrics: Metrics,
+        batches: Batch,
+        start: jax.Array | int,
+        stop: jax.Array | int,
+    ) -> tuple[TrainState, Metrics]:
+        def batch_at(index: jax.Array) -> Batch:
+            return jax.tree.map(lambda leaf: leaf[index], batches)
+
+        return _take_steps(train_step, batch_at, state, metrics, start, stop)
+
+    return on_any_mesh(stream_fn)
+
+
+def _take_steps(
+    train_step: TrainStep,
+    batch_at: Callable[[jax.Array], Batch],
+    state: TrainState,
+    metrics: Metrics,
+    start: jax.Array | int,
+    stop: jax.Array | int,
+) -> tuple[TrainState, Metrics]:
+    def body(index: jax.Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
+        state, metrics = carry
+        state, new = train_step(state, batch_at(index))
+        return state, metrics.merge(new)
+
+    return jax.lax.fori_loop(start, stop, body, (state, metrics))
 
 
 def make_eval_fn(eval_step: EvalStep) -> Callable[..., Metrics]:

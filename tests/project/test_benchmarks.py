@@ -29,6 +29,7 @@ import peers
 import programs
 import readme
 import startup
+import streaming
 import throughput
 import time_to_accuracy
 
@@ -121,7 +122,7 @@ def test_json_lines(tmp_path):
 
 @pytest.mark.parametrize(
     "program",
-    [throughput, time_to_accuracy, startup, peers, checkpoints],
+    [throughput, time_to_accuracy, startup, peers, checkpoints, streaming],
     ids=lambda program: program.__name__,
 )
 def test_arguments_parse(program):
@@ -147,8 +148,8 @@ BFLOAT16_ROWS = [(*program, "bfloat16") for program in programs.PROGRAMS]
     ],
 )
 def test_throughput_row(phase, feed, dtype):
-    arguments = throughput.Arguments(devices=2, runs=2, seconds=0.0, dtype=dtype)
-    case = throughput.make_case(mnistjax.get_recipe("mlp"), 4, tiny_images(21), arguments)
+    arguments = throughput.Arguments(runs=2, seconds=0.0, dtype=dtype)
+    case = throughput.make_case(mnistjax.get_recipe("mlp"), 4, 2, tiny_images(21), arguments)
     row = throughput.measure(case, phase, feed, 1e9, arguments)
     layers = [2 * 784 * 100, 2 * 100 * 10]
     counted = sum(layers) if phase == "inference" else 3 * sum(layers) - layers[0]
@@ -163,6 +164,7 @@ def test_throughput_row(phase, feed, dtype):
         row["images_per_second_per_device_runs"],
     )
     assert row["compile_seconds"] > 0
+    throughput.add_efficiency([row])
     shown = conditions.table([row], throughput.COLUMNS)
     assert shown.count("\n") == 2
     json.dumps(row)
@@ -178,10 +180,20 @@ def test_checkpoint_row():
     assert len(conditions.table([row], checkpoints.COLUMNS).splitlines()) == 3
 
 
+@pytest.mark.parametrize("mapped", [False, True])
+def test_streaming_row(tmp_path, mapped):
+    dataset = streaming.random_dataset(120, tmp_path if mapped else None)
+    assert isinstance(dataset.train.images, np.memmap) == mapped
+    row = streaming.measure("softmax", dataset, streaming.Arguments(batch_size=16, runs=2))
+    rates = zip(row["resident_images_per_second_runs"], row["ratio_runs"], strict=True)
+    np.testing.assert_allclose([a * b for a, b in rates], row["streamed_images_per_second_runs"])
+    assert len(conditions.table([row], streaming.COLUMNS).splitlines()) == 3
+
+
 def test_measured_training_is_training():
     """The resident program really takes its steps: on few images, the loss falls."""
     arguments = throughput.Arguments()
-    case = throughput.make_case(mnistjax.get_recipe("mlp"), 8, tiny_images(16), arguments)
+    case = throughput.make_case(mnistjax.get_recipe("mlp"), 8, 1, tiny_images(16), arguments)
     run, _ = programs.PROGRAMS["training", "device"](case)
     sums = [0.0]
     for _ in range(30):
@@ -193,11 +205,16 @@ def test_measured_training_is_training():
 
 
 def test_throughput_refuses_what_is_not_there():
-    arguments = throughput.Arguments(devices=99)
-    with pytest.raises(mnistjax.errors.ConfigError, match="at most 4 devices"):
-        throughput.make_case(mnistjax.get_recipe("mlp"), 1, tiny_images(200), arguments)
-    with pytest.raises(mnistjax.errors.ConfigError, match="batch_size"):
-        throughput.make_case(mnistjax.get_recipe("mlp"), 9, tiny_images(8), throughput.Arguments())
+    weak, strong = throughput.Arguments(), throughput.Arguments(scaling="strong")
+    for batch_size, devices, arguments, message in (
+        (1, 99, weak, "from 1 to 8 devices, found --devices 99"),
+        (1, 0, weak, "from 1 to 8 devices, found --devices 0"),
+        (9, 1, weak, "batch_size"),
+        (5, 2, strong, "a batch size that 2 devices can share, found 5"),
+    ):
+        config, split = mnistjax.get_recipe("mlp"), tiny_images(8)
+        with pytest.raises(mnistjax.errors.ConfigError, match=message):
+            throughput.make_case(config, batch_size, devices, split, arguments)
 
 
 @pytest.fixture(scope="module")

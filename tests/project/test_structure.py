@@ -24,17 +24,18 @@ WINGS = {
     ],
     "models": [{"lowering", "model", "norm"}, {"ops"}, {"dense", "cnn"}, {"registry"}],
     "training": [
-        {"compiler", "metrics", "optimizers", "pixels", "state", "transforms"},
+        {"compiler", "metrics", "optimizers", "pixels", "placing", "state", "transforms"},
         {"averaging", "inference"},
         {"step"},
     ],
     "runs": [
-        {"checkpoint_policy", "config", "sealed"},
+        {"checkpoint_policy", "config", "placement", "processes", "sealed"},
         {"build", "directory", "recipes", "trained"},
         {"callbacks", "plan", "weights"},
-        {"orbax_format", "progress", "programs", "tensorboard"},
-        {"result", "finite"},
-        {"checkpoints"},
+        {"compiled", "orbax_format", "progress", "tensorboard"},
+        {"programs", "result"},
+        {"finite", "checkpoints"},
+        {"start"},
         {"loop"},
         {"repeat"},
     ],
@@ -49,7 +50,11 @@ WINGS = {
         {"digit", "page"},
     ],
     "report": [{"pictures"}, {"page"}, {"callback"}],
-    "cli": [{"shell"}, {"listing", "measuring", "reading", "reporting", "training"}],
+    "cli": [
+        {"shell"},
+        {"launching", "listing", "measuring", "reading", "reporting"},
+        {"training"},
+    ],
 }
 # A wing from those before it; the package itself stands before its command line.
 ORDER = ["data", "models", "training", "runs", "evaluation", "plots", "reading", "report"]

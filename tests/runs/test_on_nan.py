@@ -9,6 +9,7 @@ from small_runs import CONFIG, dataset
 
 from mnistjax import TrainConfig, fit
 from mnistjax.errors import NonFiniteLossError, UnknownNameError
+from mnistjax.runs import compiled
 
 SKIP = CONFIG.replace(on_nan="skip", epochs=2)
 
@@ -40,14 +41,10 @@ def poisoned(monkeypatch):
             return poisoned_step
 
         monkeypatch.setattr(build, "make_train_step", make)
-        from mnistjax.runs import programs
-
-        programs._compile.cache_clear()
+        compiled._compile.cache_clear()
 
     yield choose
-    from mnistjax.runs import programs
-
-    programs._compile.cache_clear()
+    compiled._compile.cache_clear()
 
 
 def test_without_such_a_gradient_skipping_changes_nothing():

@@ -23,6 +23,17 @@ def test_a_run_is_repeated_to_the_last_bit(run):
     assert repeat(load_run(run.workdir), dataset()) is None
 
 
+def test_a_run_on_several_devices_is_repeated_on_as_many():
+    assert repeat(fit(CONFIG, dataset(), devices=3).trained, dataset()) is None
+
+
+def test_a_run_of_several_processes_cannot_be_repeated_in_one(run):
+    trained = load_run(run.workdir)
+    together = dataclasses.replace(trained, result={**trained.result, "process_count": 2})
+    with pytest.raises(RunError, match="a run of one process to repeat, found one of 2"):
+        repeat(together, dataset())
+
+
 def test_the_first_difference_is_named(run):
     trained = load_run(run.workdir)
     history = [dict(row) for row in trained.history]

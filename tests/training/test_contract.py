@@ -26,6 +26,8 @@ from training_cases import (
     device_mesh,
     member,
     on_host,
+    take_steps,
+    two_batches,
     uneven_batch,
 )
 
@@ -94,15 +96,29 @@ def test_a_member_of_a_vmapped_ensemble_is_the_network_alone(case):
 
 
 def eagerly(case):
-    return [case.quiet_step()(case.state, uneven_batch())]
+    return [take_steps(case.quiet_step(), case.state, two_batches())]
 
 
 def divided(transform, case):
-    """By `pmap`, or by `vmap` with an axis name: every device returns the whole result."""
-    parts = jax.tree.map(lambda leaf: leaf.reshape(DEVICES, -1, *leaf.shape[1:]), uneven_batch())
-    step = transform(case.quiet_step("devices"), axis_name="devices", in_axes=(None, 0))
-    together = on_host(*step(case.state, parts))
+    """By `pmap` or `vmap`: with a state for each device, as they want it by default."""
+    parts = [
+        jax.tree.map(lambda leaf: leaf.reshape(DEVICES, -1, *leaf.shape[1:]), batch)
+        for batch in two_batches()
+    ]
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * DEVICES), case.state)
+    step = transform(case.quiet_step("devices"), axis_name="devices")
+    together = on_host(*take_steps(step, states, parts))
     return [member(together, index) for index in range(DEVICES)]
+
+
+def pmapped_with_one_state(case):
+    parts = [
+        jax.tree.map(lambda leaf: leaf.reshape(DEVICES, -1, *leaf.shape[1:]), batch)
+        for batch in two_batches()
+    ]
+    axes = {"in_axes": (None, 0), "out_axes": None}
+    step = jax.pmap(case.quiet_step("devices"), axis_name="devices", **axes)
+    return [take_steps(step, case.state, parts)]
 
 
 def shard_mapped(check_vma, case):
@@ -113,15 +129,15 @@ def shard_mapped(check_vma, case):
         out_specs=P(),
         check_vma=check_vma,
     )
-    return [jax.jit(step)(case.state, uneven_batch())]
+    return [take_steps(jax.jit(step), case.state, two_batches())]
 
 
 def on_a_mesh(kind, case):
     mesh = device_mesh(kind)
     state = jax.device_put(case.state, NamedSharding(mesh, P()))
-    batch = jax.device_put(uneven_batch(), NamedSharding(mesh, P("devices")))
-    assert len(batch.images.sharding.device_set) == DEVICES
-    return [jax.jit(case.quiet_step())(state, batch)]
+    batches = jax.device_put(two_batches(), NamedSharding(mesh, P("devices")))
+    assert len(batches[0].images.sharding.device_set) == DEVICES
+    return [take_steps(jax.jit(case.quiet_step()), state, batches)]
 
 
 def on_the_mesh_that_is_set(case):
@@ -139,6 +155,7 @@ TRANSFORMS = {
 # shape is compiled by itself; so by default the network of fewest operations goes through them.
 VARIANTS = {
     "eager": eagerly,
+    "pmap-one-state": pmapped_with_one_state,
     "shard_map-unchecked": functools.partial(shard_mapped, False),
     "auto-mesh": functools.partial(on_a_mesh, AxisType.Auto),
     "set_mesh": on_the_mesh_that_is_set,

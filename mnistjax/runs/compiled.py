@@ -1,0 +1,300 @@
+"""Compiles the programs of a run ahead of time, and keeps them for runs that can share them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.stages import Compiled
+
+from mnistjax.data import Batch, epoch_order, take_batch, take_sharded_batch
+from mnistjax.models import Model, PyTree, Variables
+from mnistjax.runs.build import build_model, build_optimizer, build_train_step
+from mnistjax.runs.config import TrainConfig
+from mnistjax.runs.placement import Placement
+from mnistjax.runs.plan import Plan
+from mnistjax.training import (
+    EVAL_BATCH_SIZE,
+    Metrics,
+    TrainState,
+    compiler_options,
+    create_train_state,
+    make_batch_stats_fn,
+    make_epoch_fn,
+    make_stream_fn,
+    measure_logits,
+    predict_logits,
+)
+
+# Number of images for the batch statistics of averaged weights; enough for three digits.
+_STATISTICS_IMAGES = 10_000
+# Batches are sent to the device in groups of about this many bytes, because each call of a compiled
+# program costs a fraction of a millisecond.
+_GROUP_BYTES = 1 << 20
+
+Call = tuple[jax.stages.Wrapped, tuple[Any, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledPrograms:
+    """The compiled programs of a run.
+
+    Attributes:
+        train: `(learning_rate, state, metrics, images, labels, order, start, stop)`, or
+            `(learning_rate, state, metrics, batches, start, stop)` if images are streamed, to
+            `(state, metrics)`.
+        create_state: `(key_data) -> state`.
+        order: `(key_data, epoch) -> order`, int32 [steps, B], with as many columns of -1 added as
+            the number of devices needs.
+        statistics_rows: number of rows of the order, the first ones, that `batch_stats` uses.
+        group: number of batches that `train` takes at once if images are streamed.
+        batch_stats: `(variables, images, order) -> batch_stats`, or None if none are needed.
+    """
+
+    train: Compiled
+    create_state: Compiled
+    order: Compiled
+    statistics_rows: int
+    group: int
+    batch_stats: Compiled | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shapes:
+    """What a program depends on besides the settings."""
+
+    count: int
+    image_shape: tuple[int, ...]
+    num_classes: int
+
+
+def compile_programs(plan: Plan) -> CompiledPrograms:
+    """Compiles the programs of a run, or returns those of an earlier run that can share them.
+
+    They are cached by the settings that affect them: a second run that differs only in its seed, in
+    its learning rate or, at a constant learning rate, in its length compiles nothing.
+
+    Args:
+        plan: the run.
+    """
+    return _compile(*_static(plan), jax.config.read("jax_enable_x64"))
+
+
+def program_calls(plan: Plan) -> dict[str, Call]:
+    """Returns the programs of a run as jitted functions, with the shapes of their arguments.
+
+    Args:
+        plan: the run.
+
+    Returns:
+        By name: a function, and arguments to trace, lower or export it with.
+    """
+    return _Blueprint(*_static(plan)).calls()
+
+
+def _static(plan: Plan) -> tuple[TrainConfig, _Shapes, Placement]:
+    """Returns all that a program depends on."""
+    info = plan.dataset.info
+    shapes = _Shapes(len(plan.kept), tuple(info.image_shape), info.num_classes)
+    return _static_settings(plan), shapes, plan.placement
+
+
+def _static_settings(plan: Plan) -> TrainConfig:
+    """Returns the settings with those that affect no program set to their defaults."""
+    defaults = TrainConfig()
+    names = (
+        *("recipe", "dataset", "seed", "learning_rate"),
+        *("validation_fraction", "validation_seed", "patience"),
+    )
+    unused = {name: getattr(defaults, name) for name in names}
+    # Only a learning rate that changes depends on the length of the run.
+    constant = plan.config.schedule == "constant" and not plan.config.warmup
+    return plan.config.replace(**unused, steps=1 if constant else plan.steps)
+
+
+@functools.lru_cache(maxsize=8)
+def _compile(
+    config: TrainConfig, shapes: _Shapes, placement: Placement, x64: bool
+) -> CompiledPrograms:
+    """Compiles the programs in parallel."""
+    del x64  # It is only part of the cache key.
+    blueprint = _Blueprint(config, shapes, placement)
+    # Traced in this thread; XLA releases the GIL.
+    lowered = {name: call.lower(*given) for name, (call, given) in blueprint.calls().items()}
+    with ThreadPoolExecutor() as pool:
+        pending = {name: pool.submit(program.compile) for name, program in lowered.items()}
+        blueprint.warm_up()
+        compiled = {name: program.result() for name, program in pending.items()}
+    return CompiledPrograms(**compiled, group=blueprint.group, statistics_rows=blueprint.rows)
+
+
+class _Blueprint:
+    """The programs of a run, with the shapes and places of their arguments."""
+
+    def __init__(self, config: TrainConfig, shapes: _Shapes, placement: Placement) -> None:
+        assert config.steps is not None
+        self.config, self.shapes, self.placement = config, shapes, placement
+        self.model = build_model(config, shapes.num_classes)
+        self.create_state = state_function(config, self.model, config.steps, shapes.image_shape)
+        self.key = jax.ShapeDtypeStruct((2,), jnp.uint32, sharding=placement.whole)
+        self.state = self._replicated(jax.eval_shape(self.create_state, self.key))
+        order = jax.eval_shape(self.draw_order, self.key, 0)
+        streamed = placement.images == "streamed"
+        # Every process gathers on the host the rows of its own devices.
+        where = placement.whole if streamed else placement.columns
+        self.order = jax.ShapeDtypeStruct(order.shape, order.dtype, sharding=where)
+        steps, batch = order.shape
+        self.group = max(1, min(steps, _GROUP_BYTES // (batch * int(np.prod(shapes.image_shape)))))
+        self.rows = max(1, min(steps, _STATISTICS_IMAGES // config.batch_size))
+
+    def calls(self) -> dict[str, Call]:
+        """Returns the programs that are compiled ahead of time, with their arguments."""
+        calls = {
+            "train": self.train(),
+            "create_state": (self.jit(self.create_state), (self.key,)),
+            "order": (self.jit(self.draw_order, self.order.sharding), (self.key, 0)),
+        }
+        # Only averaged parameters of a network with batch statistics need others.
+        if self.config.ema_decay is not None and self.state.batch_stats:
+            calls["batch_stats"] = self.statistics()
+        return calls
+
+    def draw_order(self, key: jax.Array, epoch: jax.Array | int) -> jax.Array:
+        size = self.config.batch_size
+        order = epoch_order(jax.random.wrap_key_data(key), epoch, self.shapes.count, size)
+        return jnp.pad(
+            order, ((0, 0), (0, self.placement.round_up(size) - size)), constant_values=-1
+        )
+
+    def train(self) -> Call:
+        """Returns the loop over the steps of a stretch."""
+        metrics = self._replicated(Metrics.empty(self.shapes.num_classes))
+        data = self._batches() if self.placement.images == "streamed" else self._resident()
+        rate, bound = (self._replicated(np.zeros((), kind)) for kind in (np.float32, np.int32))
+        return self.jit(self._train), (rate, self.state, metrics, *data, bound, bound)
+
+    def _train(self, learning_rate: jax.Array, *arguments: Any) -> tuple[TrainState, Metrics]:
+        config = self.config
+        assert config.steps is not None
+        optimizer = build_optimizer(config, config.steps, learning_rate=learning_rate)
+        step = build_train_step(config, self.model, optimizer)
+        if self.placement.images == "streamed":
+            return make_stream_fn(step)(*arguments)
+        return make_epoch_fn(step, take=self._take)(*arguments)
+
+    def statistics(self) -> Call:
+        """Returns `(variables, images, order) -> batch_stats` of the first rows of an order."""
+        stats_fn, rows = make_batch_stats_fn(self.model, take=self._take), self.rows
+        images, _, order = self._resident()
+        if self.placement.images == "streamed":
+            # Only the images of these rows are sent.
+            columns, placement = order.shape[1], self.placement
+            shape = (rows * columns, *self.shapes.image_shape)
+            images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=placement.whole)
+            order = jax.ShapeDtypeStruct((rows, columns), jnp.int32, sharding=placement.columns)
+
+        def batch_stats(variables: Variables, images: jax.Array, order: jax.Array) -> PyTree:
+            return stats_fn(variables, images, order[:rows])
+
+        return self.jit(batch_stats), (self.state.variables, images, order)
+
+    def warm_up(self) -> None:
+        """Compiles the evaluation programs into the caches of `jit`, which `predict` uses, too."""
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self.state.variables)
+        images = np.zeros((EVAL_BATCH_SIZE, *self.shapes.image_shape), np.uint8)
+        variables = self.placement.replicate(zeros)
+        logits = evaluate_logits(self.model, variables, images, self.placement)
+        measure_logits(logits, np.zeros(EVAL_BATCH_SIZE, np.int32))
+
+    def jit(self, function: Callable[..., Any], out: Any = None) -> jax.stages.Wrapped:
+        """Jits a function; its results are replicated unless `out` says where they are."""
+        options = compiler_options(deterministic=self.config.deterministic)
+        out = out or self.placement.whole
+        return jax.jit(function, out_shardings=out, compiler_options=options)
+
+    @property
+    def _take(self) -> Callable[..., Batch]:
+        if self.placement.images == "sharded":
+            return functools.partial(take_sharded_batch, mesh=self.placement.mesh)
+        return take_batch
+
+    def _resident(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        placement, count = self.placement, self.shapes.count
+        sharded = placement.images == "sharded"
+        images = jax.ShapeDtypeStruct(
+            (placement.round_up(count) if sharded else count, *self.shapes.image_shape),
+            jnp.uint8,
+            sharding=placement.rows if sharded else placement.whole,
+        )
+        labels = jax.ShapeDtypeStruct((count,), jnp.int32, sharding=placement.whole)
+        return images, labels, self.order
+
+    def _batches(self) -> tuple[Batch]:
+        def part(dtype: Any, *shape: int) -> Any:
+            rows = (self.group, self.order.shape[1])
+            return jax.ShapeDtypeStruct((*rows, *shape), dtype, sharding=self.placement.columns)
+
+        return (Batch(part(jnp.uint8, *self.shapes.image_shape), part(jnp.int32), part(bool)),)
+
+    def _replicated(self, tree: PyTree) -> PyTree:
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=self.placement.whole
+            ),
+            tree,
+        )
+
+
+def state_function(
+    config: TrainConfig, model: Model, steps: int, image_shape: tuple[int, ...]
+) -> Callable[[jax.Array], TrainState]:
+    """Returns `(key_data) -> state`, the state of a run at step 0.
+
+    Args:
+        config: the settings.
+        model: the network.
+        steps: length of the run in updates.
+        image_shape: (H, W, C).
+    """
+    optimizer, ema = build_optimizer(config, steps), config.ema_decay is not None
+
+    def create_state(key: jax.Array) -> TrainState:
+        example = jnp.zeros((1, *image_shape), jnp.float32)
+        key = jax.random.wrap_key_data(key)
+        return create_train_state(model, optimizer, example, key=key, ema=ema)
+
+    return create_state
+
+
+def abstract_state(plan: Plan) -> TrainState:
+    """Returns the shapes and dtypes of the state of a run; nothing is compiled.
+
+    Args:
+        plan: the run.
+    """
+    shape = tuple(plan.dataset.info.image_shape)
+    create_state = state_function(plan.config, plan.model, plan.steps, shape)
+    return jax.eval_shape(create_state, jax.ShapeDtypeStruct((2,), jnp.uint32))
+
+
+def evaluate_logits(
+    model: Model, variables: Variables, images: np.ndarray, placement: Placement
+) -> np.ndarray:
+    """Computes the logits of every image, on all devices of a run.
+
+    Args:
+        model: the network.
+        variables: its variables, on every device.
+        images: uint8 [N, H, W, C].
+        placement: the devices.
+    """
+    rows = placement.rows if isinstance(placement.rows, NamedSharding) else None
+    size = placement.round_up(EVAL_BATCH_SIZE)
+    return predict_logits(model, variables, images, batch_size=size, rows=rows)
