@@ -34,11 +34,13 @@ class Arguments:
     recipes: tuple[str, ...] = tuple(mnistjax.runs.RECIPES)
     """Names of recipes: network, optimizer, augmentation and, if none is given, batch size."""
     batch_sizes: tuple[int, ...] = ()
-    """Images per step and device."""
+    """Images per step: of each device with weak scaling, of all devices together with strong."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the arithmetic; parameters stay float32."""
-    devices: int = 1
-    """Devices that share every batch."""
+    devices: tuple[int, ...] = (1,)
+    """Numbers of devices that share every batch; the efficiency is relative to the first."""
+    scaling: Literal["weak", "strong"] = "weak"
+    """Whether the batch grows with the number of devices, or is divided among them."""
     phases: tuple[Phase, ...] = ("training", "inference")
     """What the network does."""
     feeds: tuple[Feed, ...] = ("device", "host")
@@ -96,6 +98,7 @@ def measure(case: Case, phase: Phase, feed: Feed, peak: float, arguments: Argume
         "feed": feed,
         "batch_size_per_device": case.batch_size // devices,
         "devices": devices,
+        "scaling": arguments.scaling,
         "dtype": arguments.dtype,
         "runs": arguments.runs,
         "warm_up_runs": 2,
@@ -112,12 +115,14 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "recipe": lambda row: row["recipe"],
     "phase": lambda row: row["phase"],
     "images on": lambda row: row["feed"],
-    "batch": lambda row: str(row["batch_size_per_device"]),
+    "devices": lambda row: str(row["devices"]),
+    "batch per device": lambda row: str(row["batch_size_per_device"]),
     "images/s per device": lambda row: f"{row['images_per_second_per_device']:,.0f}",
     "lowest to highest": lambda row: (
         f"{row['images_per_second_per_device_min']:,.0f} to "
         f"{row['images_per_second_per_device_max']:,.0f}"
     ),
+    "efficiency": lambda row: f"{row['efficiency']:.0%}",
     "ms per step": lambda row: f"{1e3 * row['step_seconds']:.3f}",
     "MFLOP per image": lambda row: f"{row['flops_per_image'] / 1e6:.2f}",
     "GFLOP/s per device": lambda row: f"{row['flops_per_second_per_device'] / 1e9:,.1f}",
@@ -126,18 +131,40 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
+def add_efficiency(rows: list[Row]) -> None:
+    """Adds to each row its rate per device as a share of that on the first number of devices."""
+
+    def case(row: Row) -> tuple[object, ...]:
+        weak = row["scaling"] == "weak"
+        size = row["batch_size_per_device"] * (1 if weak else row["devices"])
+        return row["recipe"], row["phase"], row["feed"], size
+
+    first: dict[tuple[object, ...], float] = {}
+    for row in rows:
+        rate = row["images_per_second_per_device"]
+        row["efficiency"] = rate / first.setdefault(case(row), rate)
+
+
 def make_case(
-    config: mnistjax.TrainConfig, batch_size: int, split: mnistjax.Split, arguments: Arguments
+    config: mnistjax.TrainConfig,
+    batch_size: int,
+    devices: int,
+    split: mnistjax.Split,
+    arguments: Arguments,
 ) -> Case:
-    """Returns the case of a recipe with `batch_size` images per device."""
+    """Returns the case of a recipe on a number of devices."""
     available = jax.devices()
-    total = batch_size * arguments.devices
-    if arguments.devices > len(available):
+    if not 1 <= devices <= len(available):
         raise mnistjax.errors.ConfigError(
-            f"expected at most {len(available)} devices, found --devices {arguments.devices}"
+            f"expected from 1 to {len(available)} devices, found --devices {devices}"
         )
+    if arguments.scaling == "strong" and batch_size % devices:
+        raise mnistjax.errors.ConfigError(
+            f"expected a batch size that {devices} devices can share, found {batch_size}"
+        )
+    total = batch_size * (devices if arguments.scaling == "weak" else 1)
     mnistjax.steps_per_epoch(len(split), total)  # Rejects batches larger than the data.
-    mesh = Mesh(np.array(available[: arguments.devices]), ("devices",))
+    mesh = Mesh(np.array(available[:devices]), ("devices",))
     model = mnistjax.create_model(config.model, dtype=jnp.dtype(arguments.dtype))
     return Case(config, model, mesh, total, split)
 
@@ -152,9 +179,10 @@ def main(arguments: Arguments) -> None:
         labels=random.integers(0, CLASSES, arguments.images, np.int32),
     )
     cases = [
-        make_case(config, batch_size, split, arguments)
+        make_case(config, batch_size, devices, split, arguments)
         for config in configs
         for batch_size in arguments.batch_sizes or (config.batch_size,)
+        for devices in arguments.devices
     ]
     shared = {**conditions(), "command": command()}
     peak = matmul_peak(jnp.dtype(arguments.dtype))
@@ -162,6 +190,7 @@ def main(arguments: Arguments) -> None:
     rows: list[Row] = []
     for case, phase, feed in itertools.product(cases, arguments.phases, arguments.feeds):
         rows.append(measure(case, phase, feed, peak, arguments) | shared)
+        add_efficiency(rows)
         write_json_lines(arguments.json, rows)
     print(table(rows, COLUMNS))
 
