@@ -20,7 +20,7 @@ from mnistjax.training import (
     make_train_step,
 )
 
-CLASSES, BATCH, COUNT, STEPS = 10, 16, 100, 7  # The last batch: 4 images and 12 padded rows.
+CLASSES, BATCH, COUNT, STEPS = 10, 16, 104, 7  # The last batch: 8 images and 8 padded rows.
 DEVICES = 8
 RATES = {
     "sgd": 0.1,

@@ -190,7 +190,9 @@ def test_every_dtype_is_said_where_it_is_made():
 def loops(case):
     """The loops over images, their arguments, and what they give on one device."""
     epoch, evaluate = make_epoch_fn(case.step), make_eval_fn(make_eval_step(case.model))
-    order = np.pad(np.arange(COUNT, dtype=np.int32), (0, 12), constant_values=-1).reshape(-1, 16)
+    order = np.pad(np.arange(COUNT, dtype=np.int32), (0, -COUNT % 16), constant_values=-1).reshape(
+        -1, 16
+    )
 
     def both(state, metrics, order, images, labels, stop):
         after, metrics = epoch(state, metrics, images, labels, order, 0, stop)
