@@ -15,12 +15,13 @@ from pathlib import Path
 import tyro
 
 import mnistjax
-from mnistjax.cli import one_line_errors, print_comparison
+from mnistjax.cli import one_line_errors, print_comparison, use_compilation_cache
 
 
 @one_line_errors
 def main() -> None:
     """Parses the flags and compares the networks."""
+    use_compilation_cache()  # A second run loads the compiled programs.
     tyro.cli(compare_models)
 
 

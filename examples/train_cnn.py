@@ -34,20 +34,24 @@ def main() -> None:
     arguments = parse_run_arguments(CONFIG)
     config = arguments.config
 
-    # uint8 images [N, 28, 28, 1] and int32 labels [N], in a training and a test split.
-    dataset = mnistjax.load_dataset(config.dataset, data_dir=arguments.data_dir)
+    # Loads programs that were compiled before, and connects several processes with --distributed.
+    with arguments.environment():
+        # uint8 images [N, 28, 28, 1] and int32 labels [N], in a training and a test split.
+        dataset = mnistjax.load_dataset(config.dataset, data_dir=arguments.data_dir)
 
-    # Splits off validation images, compiles whole epochs, trains, and measures on the test images.
-    # The callbacks draw a progress bar, and write report.html after all other files.
-    fitted = mnistjax.fit(
-        config,
-        dataset,
-        workdir=arguments.workdir,
-        overwrite=arguments.overwrite,
-        resume=arguments.resume,
-        checkpoints=arguments.checkpoints,
-        callbacks=arguments.callbacks(),
-    )
+        # Splits off validation images, compiles whole epochs, trains, and measures on the test
+        # images. The callbacks draw a progress bar, and write report.html after all other files.
+        fitted = mnistjax.fit(
+            config,
+            dataset,
+            workdir=arguments.workdir,
+            overwrite=arguments.overwrite,
+            resume=arguments.resume,
+            checkpoints=arguments.checkpoints,
+            devices=arguments.devices,
+            images=arguments.images,
+            callbacks=arguments.callbacks(),
+        )
     print(f"measure the saved weights again with: mnistjax evaluate {fitted.workdir}")
     if arguments.report:
         print(f"see what it learned: open {fitted.workdir}/report.html in a browser")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 import mnistjax
-from mnistjax.cli import one_line_errors
+from mnistjax.cli import one_line_errors, use_compilation_cache
 
 EPOCHS, BATCH_SIZE, SEED = 10, 128, 0
 
@@ -19,6 +19,7 @@ EPOCHS, BATCH_SIZE, SEED = 10, 128, 0
 @one_line_errors
 def main() -> None:
     """Trains, printing one line per epoch, and evaluates on the test images."""
+    use_compilation_cache()  # A second run loads the compiled programs.
     dataset = mnistjax.load_dataset()
     print(f"dataset: {dataset.info.name} ({dataset.source})")
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)

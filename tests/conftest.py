@@ -7,6 +7,8 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
+# What the user's cache holds must not affect a test.
+os.environ["MNISTJAX_COMPILATION_CACHE"] = "off"
 # Read when a process starts: it reaches the workers of pytest-xdist and what the tests start.
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 

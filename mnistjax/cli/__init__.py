@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 import mnistjax
+from mnistjax.cli.compilation_cache import use_compilation_cache as use_compilation_cache
 from mnistjax.cli.launching import launch_command
 from mnistjax.cli.listing import datasets, info, recipes
 from mnistjax.cli.measuring import compare, evaluate
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not words:
         words = ["--help"]
     words, launched = _split(list(words))
+    if words[0] != "train":  # It has a flag.
+        use_compilation_cache()
     commands: dict[str, Callable[..., Any]] = {
         "train": train_command(mnistjax.get_recipe("cnn")),
         "launch": launch_command(launched),

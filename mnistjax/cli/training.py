@@ -17,6 +17,7 @@ import jax
 import tyro
 
 import mnistjax
+from mnistjax.cli.compilation_cache import use_compilation_cache
 from mnistjax.cli.launching import heartbeat
 from mnistjax.cli.shell import FLAG_STYLE
 from mnistjax.errors import ConfigError, RunError
@@ -76,6 +77,7 @@ class RunArguments:
         devices: number of devices, or "all"; None for the default.
         images: where the training images are kept.
         processes: the processes that train together; None for this one alone.
+        compilation_cache: whether compiled programs are kept for later processes.
         tensorboard: whether to write event files for TensorBoard too.
         report: whether to write report.html and plots/*.png too.
     """
@@ -91,6 +93,7 @@ class RunArguments:
     devices: int | str | None = None
     images: str = "auto"
     processes: Processes | None = None
+    compilation_cache: bool = True
     tensorboard: bool = False
     report: bool = True
 
@@ -109,6 +112,19 @@ class RunArguments:
         # First, because the others may take long.
         return [*heartbeat(), *chosen]
 
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[None]:
+        """Turns on the compilation cache and connects this process with others, as chosen.
+
+        Raises:
+            ConfigError: what is said of the processes does not fit.
+            RunError: the other processes cannot be reached, or one of them was lost.
+        """
+        if self.compilation_cache:
+            use_compilation_cache()
+        with self.processes.connected() if self.processes else contextlib.nullcontext():
+            yield
+
     def run(self) -> mnistjax.FitResult:
         """Loads the data set, trains with a progress bar, and writes the run directory.
 
@@ -116,7 +132,7 @@ class RunArguments:
             What `mnistjax.fit` returned.
         """
         callbacks = self.callbacks()
-        with self.processes.connected() if self.processes else contextlib.nullcontext():
+        with self.environment():
             with together():
                 dataset = mnistjax.load_dataset(self.config.dataset, data_dir=self.data_dir)
             return mnistjax.fit(
@@ -178,6 +194,7 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
         num_processes: int | None = None,
         process_id: int | None = None,
         data_dir: Path | None = None,
+        compilation_cache: bool = True,
         tensorboard: bool = False,
         report: bool = True,
     ) -> RunArguments:
@@ -205,6 +222,8 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             process_id: Number of this process, from 0.
             data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that
                 TensorFlow Datasets uses.
+            compilation_cache: Compile anew, without the programs that are kept in the user's cache
+                directory; MNISTJAX_COMPILATION_CACHE=off does so for all commands.
             tensorboard: Write event files for TensorBoard too, to tensorboard/ in the directory.
             report: Skip report.html and plots/*.png, which take some seconds.
         """
@@ -231,6 +250,7 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             devices=_parse_devices(devices),
             images=images,
             processes=processes,
+            compilation_cache=compilation_cache,
             tensorboard=tensorboard,
             report=report,
         )

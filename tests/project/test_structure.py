@@ -52,7 +52,7 @@ WINGS = {
     "report": [{"pictures"}, {"page"}, {"callback"}],
     "cli": [
         {"shell"},
-        {"launching", "listing", "measuring", "reading", "reporting"},
+        {"compilation_cache", "launching", "listing", "measuring", "reading", "reporting"},
         {"training"},
     ],
 }
