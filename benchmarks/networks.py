@@ -62,10 +62,12 @@ NETWORKS = {
     ),
     "speed": Network(
         [
-            *_conv_stage(24, 5, "valid"),
-            *_conv_stage(32, 3, "valid"),
+            ["crop", 2],
+            ["conv", 16, 6, "valid", 2],
+            ["relu"],
+            *_conv_stage(48, 3, "valid"),
             FLATTEN,
-            ["dense", 256],
+            ["dense", 128],
             ["relu"],
             LOGITS,
         ],

@@ -31,7 +31,10 @@ def make_layer(layer: Layer) -> Any:
         return layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON)
 
     makers: dict[str, Any] = {
-        "conv": lambda features, size, padding: layers.Conv2D(features, size, padding=padding),
+        "crop": layers.Cropping2D,
+        "conv": lambda features, size, padding, stride=1: layers.Conv2D(
+            features, size, stride, padding
+        ),
         "batch_norm": batch_norm,
         "relu": layers.ReLU,
         "pool": layers.MaxPooling2D,

@@ -33,8 +33,9 @@ class Task:
     """What to train.
 
     Attributes:
-        layers: the network: conv (features, kernel side, "valid" or "same"), batch_norm, relu,
-            pool (side), flatten, dropout (rate), dense (features).
+        layers: the network: crop (pixels at each side), conv (features, kernel side, "valid" or
+            "same", and the stride if it is not 1), batch_norm, relu, pool (side), flatten,
+            dropout (rate), dense (features).
         model: the name of the same network in this library.
         batch_size: images per step.
         eval_batch_size: test images at a time.

@@ -27,7 +27,10 @@ def make_layer(layer: Layer) -> Any:
     from torch import nn
 
     makers: dict[str, Any] = {
-        "conv": lambda features, size, padding: nn.LazyConv2d(features, size, padding=padding),
+        "crop": lambda side: nn.ZeroPad2d(-side),
+        "conv": lambda features, size, padding, stride=1: nn.LazyConv2d(
+            features, size, stride, padding
+        ),
         "batch_norm": lambda: nn.LazyBatchNorm2d(BATCH_NORM_EPSILON, 1 - BATCH_NORM_MOMENTUM),
         "relu": nn.ReLU,
         "pool": nn.MaxPool2d,

@@ -24,8 +24,8 @@ def make_network(layers: list[Layer], dtype: str) -> Any:
     """Returns the network as a Linen module, called with `(images, train)`."""
     import flax.linen as nn
 
-    def conv(features: int, size: int, padding: str) -> Any:
-        return nn.Conv(features, (size, size), padding=padding.upper(), dtype=dtype)
+    def conv(features: int, size: int, padding: str, stride: int = 1) -> Any:
+        return nn.Conv(features, (size, size), stride, padding.upper(), dtype=dtype)
 
     def pool(side: int) -> Any:
         return lambda x: nn.max_pool(x, (side, side), strides=(side, side))
@@ -34,6 +34,7 @@ def make_network(layers: list[Layer], dtype: str) -> Any:
         @nn.compact
         def __call__(self, x: Any, train: bool) -> Any:
             makers: dict[str, Any] = {
+                "crop": lambda side: lambda x: x[:, side:-side, side:-side],
                 "conv": conv,
                 "batch_norm": lambda: nn.BatchNorm(
                     use_running_average=not train,

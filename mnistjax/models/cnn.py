@@ -26,6 +26,7 @@ class Stage(nn.Module):
         features: number of output channels.
         kernel_size: height and width of the kernel.
         padding: "SAME" or "VALID".
+        stride: stride of the convolution, as for `mnistjax.ops.conv`.
         batch_norm: whether to normalize before the ReLU.
         pool: side and stride of the pooling window; 1 disables pooling.
         dropout: dropout rate at the end of the stage.
@@ -35,6 +36,7 @@ class Stage(nn.Module):
     features: int
     kernel_size: int = 3
     padding: Literal["SAME", "VALID"] = "SAME"
+    stride: int = 1
     batch_norm: bool = False
     pool: int = 1
     dropout: float = 0.0
@@ -63,6 +65,7 @@ class Stage(nn.Module):
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             padding=self.padding,
+            stride=self.stride,
             pool=self.pool,
             between=normalizer,
             differentiated=train,
@@ -70,6 +73,15 @@ class Stage(nn.Module):
         if not self.batch_norm:
             x = x + bias.astype(self.dtype)[None, None, None]
         return nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
+
+
+def _middle(x: jax.Array, side: int) -> jax.Array:
+    """Returns [B, min(H, side), min(W, side), C] of the middle of `x` [B, H, W, C]."""
+    for axis in (1, 2):
+        size = min(x.shape[axis], side)
+        start = (x.shape[axis] - size) // 2
+        x = jax.lax.slice_in_dim(x, start, start + size, axis=axis)
+    return x
 
 
 class CNN(nn.Module):
@@ -80,6 +92,9 @@ class CNN(nn.Module):
         pools: side of the pooling window of each stage, as long as `features`; 1 disables pooling.
         kernel_sizes: side of the kernel of each stage, as long as `features`.
         padding: padding of every convolution, "SAME" or "VALID".
+        crop_to: side of the square in the middle of the images that is used, in pixels; smaller
+            images, and all if it is None, are used whole.
+        first_stride: stride of the first convolution; that of the others is 1.
         batch_norm: whether every stage uses batch normalization.
         stage_dropout: dropout rate after every stage.
         dense: widths of the dense layers after the stages.
@@ -106,6 +121,8 @@ class CNN(nn.Module):
     pools: Sequence[int] = (2, 2)
     kernel_sizes: Sequence[int] = (3, 3)
     padding: Literal["SAME", "VALID"] = "VALID"
+    crop_to: int | None = None
+    first_stride: int = 1
     batch_norm: bool = False
     stage_dropout: float = 0.0
     dense: Sequence[int] = ()
@@ -139,12 +156,14 @@ class CNN(nn.Module):
         axis_name: str | None = None,
     ) -> jax.Array:
         """Returns logits [B, num_classes] of `images` [B, H, W, C]."""
-        x = images
-        for width, size, pool in zip(self.features, self.kernel_sizes, self.pools, strict=True):
+        x = images if self.crop_to is None else _middle(images, self.crop_to)
+        stages = zip(self.features, self.kernel_sizes, self.pools, strict=True)
+        for index, (features, size, pool) in enumerate(stages):
             x = Stage(
-                width,
+                features,
                 size,
                 padding=self.padding,
+                stride=self.first_stride if index == 0 else 1,
                 batch_norm=self.batch_norm,
                 pool=pool,
                 dropout=self.stage_dropout,

@@ -31,22 +31,25 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 Function = Callable[..., Array]
 
 
-def conv(lhs: Array, kernel: Array, *, padding: str) -> Array:
-    """Convolves images with a kernel, stride 1.
+def conv(lhs: Array, kernel: Array, *, padding: str, stride: int = 1) -> Array:
+    """Convolves images with a kernel.
 
-    `out[b, y, x, o] = sum over i, j, c of lhs[b, y + i, x + j, c] * kernel[i, j, c, o]`, where
-    `lhs` is padded first.
+    `out[b, y, x, o] = sum over i, j, c of lhs[b, s y + i, s x + j, c] * kernel[i, j, c, o]`, where
+    s is the stride and `lhs` is padded first.
 
     Args:
         lhs: images, float [B, H, W, C].
         kernel: weights, float [KH, KW, C, O], of the dtype of `lhs`.
         padding: "SAME" (zeros around, H' = H) or "VALID" (H' = H - KH + 1).
+        stride: of the rows and columns of the output, every `stride`-th is computed, from the first
+            one on.
 
     Returns:
-        Float [B, H', W', O].
+        Float [B, ceil(H' / stride), ceil(W' / stride), O].
 
     Raises:
-        ValueError: `padding` is neither of the two, or the kernel is larger than the images.
+        ValueError: `padding` is neither of the two, the kernel is larger than the images, or
+            `stride` is less than 1.
 
     Example:
         >>> import jax.numpy as jnp, mnistjax
@@ -54,9 +57,10 @@ def conv(lhs: Array, kernel: Array, *, padding: str) -> Array:
         >>> mnistjax.ops.conv(images, kernel, padding="VALID").item()
         18.0
     """
-    return lax.platform_dependent(
-        _pad(lhs, kernel, padding), kernel, cpu=_cpu_conv, default=_native_conv
-    )
+    _check_stride(stride)
+    native: Function = _native_conv if stride == 1 else partial(_native_conv, stride=stride)
+    cpu: Function = _cpu_conv if stride == 1 else partial(_strided_conv, stride=stride)
+    return lax.platform_dependent(_pad(lhs, kernel, padding), kernel, cpu=cpu, default=native)
 
 
 def conv_pool(
@@ -64,6 +68,7 @@ def conv_pool(
     kernel: Array,
     *,
     padding: str,
+    stride: int = 1,
     pool: int = 2,
     between: Callable[[Sequence[Array]], Function] | None = None,
     differentiated: bool = True,
@@ -77,6 +82,7 @@ def conv_pool(
         lhs: images, float [B, H, W, C].
         kernel: weights, float [KH, KW, C, O], of the dtype of `lhs`.
         padding: "SAME" or "VALID", as for `conv`.
+        stride: stride of the convolution, as for `conv`.
         pool: height, width and stride of the pooling window; 1 disables pooling.
         between: `(parts) -> function`, as `BatchNorm.normalizer`: takes the output of the
             convolution as a list of arrays, float [B, ..., O] each, which together hold every pixel
@@ -85,11 +91,11 @@ def conv_pool(
             only the speed. Ignored without `between`, where it is detected.
 
     Returns:
-        Float [B, H' // pool, W' // pool, O].
+        Float [B, H' // pool, W' // pool, O] of a convolution to H' rows and W' columns.
 
     Raises:
-        ValueError: `padding` is neither of the two, or the images are too small for the kernel or
-            for the pooling.
+        ValueError: `padding` is neither of the two, the images are too small for the kernel or
+            for the pooling, or `stride` is less than 1.
 
     Example:
         >>> import functools, jax, jax.numpy as jnp, mnistjax
@@ -100,18 +106,21 @@ def conv_pool(
         >>> jax.jit(stage)(jnp.ones((1, 6, 6, 1)), jnp.ones((3, 3, 1, 4))).shape
         (1, 2, 2, 4)
     """
+    _check_stride(stride)
     padded = _pad(lhs, kernel, padding)
-    height, width = (n - k + 1 for n, k in zip(padded.shape[1:3], kernel.shape[:2], strict=True))
+    sides = zip(padded.shape[1:3], kernel.shape[:2], strict=True)
+    height, width = ((n - k) // stride + 1 for n, k in sides)
     _check_window(pool, height, width)
-    if pool == 2 and between is None:
+    fused = stride == 1 and pool == 2
+    if fused and between is None:
         return lax.platform_dependent(padded, kernel, cpu=_cpu_conv_pool, default=_native_conv_pool)
-    if between and differentiated and pool == 2 and height % 2 == width % 2 == 0:
+    if fused and between and differentiated and height % 2 == width % 2 == 0:
         # Every pixel is in a window, so the statistics of the windows are those of all pixels.
         windows = lax.platform_dependent(
             padded, kernel, cpu=matmul_windows, default=_native_windows
         )
         return first_max(*map(between(windows), windows))
-    x = conv(lhs, kernel, padding=padding)
+    x = conv(lhs, kernel, padding=padding, stride=stride)
     x = x if between is None else between([x])(x)
     return x if pool == 1 else max_pool(x, pool)
 
@@ -221,6 +230,11 @@ def _pad(x: Array, kernel: Array, padding: str) -> Array:
     return x
 
 
+def _check_stride(stride: int) -> None:
+    if stride < 1:
+        raise ValueError(f"expected a stride of at least 1 pixel, found {stride}")
+
+
 def _check_window(window: int, height: int, width: int) -> None:
     if window < 1:
         raise ValueError(f"expected a pooling window of at least 1 pixel, found {window}")
@@ -231,8 +245,34 @@ def _check_window(window: int, height: int, width: int) -> None:
         )
 
 
-def _native_conv(x: Array, kernel: Array) -> Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
+def _native_conv(x: Array, kernel: Array, *, stride: int = 1) -> Array:
+    strides = (stride, stride)
+    return lax.conv_general_dilated(x, kernel, strides, "VALID", dimension_numbers=_NHWC)
+
+
+def _strided_conv(x: Array, kernel: Array, *, stride: int) -> Array:
+    """Computes a strided convolution as one of stride 1 on blocks of `stride` x `stride` pixels."""
+    cells = [-(-k // stride) for k in kernel.shape[:2]]  # The kernel's sides in blocks.
+    outputs = [(n - k) // stride + 1 for n, k in zip(x.shape[1:3], kernel.shape[:2], strict=True)]
+    rows, cols = ((n + k - 1) * stride for n, k in zip(outputs, cells, strict=True))
+    # No output sees what is cut off, and no pixel of the image meets the zeros of the kernel.
+    x = x[:, :rows, :cols]
+    x = jnp.pad(x, ((0, 0), (0, rows - x.shape[1]), (0, cols - x.shape[2]), (0, 0)))
+    (kh, kw), (height, width) = cells, kernel.shape[:2]
+    missing = ((0, kh * stride - height), (0, kw * stride - width), (0, 0), (0, 0))
+    kernel = _to_depth(jnp.pad(kernel, missing)[None], stride)[0]
+    return _cpu_conv(_to_depth(x, stride), kernel)
+
+
+def _to_depth(x: Array, block: int) -> Array:
+    """Moves the pixels of each block to the channels.
+
+    [B, H, W, C] becomes [B, H / block, W / block, block * block * C], and [1, H, W, C, O] likewise.
+    """
+    batch, height, width, channels, *rest = x.shape
+    x = x.reshape(batch, height // block, block, width // block, block, channels, *rest)
+    x = x.swapaxes(2, 3)
+    return x.reshape(*x.shape[:3], block * block * channels, *rest)
 
 
 def _native_pool(x: Array, window: int = 2) -> Array:

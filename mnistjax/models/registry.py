@@ -39,7 +39,14 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
         dropouts=(0.0, 0.5, 0.3),
     ),
     "speed": functools.partial(
-        CNN, features=(24, 32), kernel_sizes=(5, 3), dense=(256,), dropouts=(0.0, 0.0)
+        CNN,
+        crop_to=24,
+        features=(16, 48),
+        kernel_sizes=(6, 3),
+        first_stride=2,
+        pools=(1, 2),
+        dense=(128,),
+        dropouts=(0.0, 0.0),
     ),
     "tiny": functools.partial(CNN, features=(4, 8), batch_norm=True, dropouts=(0.0,)),
 }
