@@ -143,6 +143,9 @@ class Case:
         step = jax.jit(self.quiet_step()) if quiet else self.jitted
         return on_host(*take_steps(step, self.state, two_batches()))
 
+    def state_bytes(self):
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.state.params))
+
     def batch(self, index=0):
         return host_batch(self.order[index])
 

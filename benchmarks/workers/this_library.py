@@ -32,7 +32,9 @@ class Library:
         state_key, self.order_key = jax.random.split(jax.random.key(task.seed))
         example = jnp.zeros((1, *self.train[0].shape[1:]))
         self.state = mnistjax.create_train_state(model, optimizer, example, key=state_key)
-        step = mnistjax.make_train_step(model, optimizer)
+        step = mnistjax.make_train_step(
+            model, optimizer, microbatch_size=mnistjax.runs.microbatch_for_cache
+        )
         options = mnistjax.compiler_options()
         self.epoch_fn = jax.jit(
             mnistjax.make_epoch_fn(step), donate_argnums=0, compiler_options=options

@@ -12,6 +12,8 @@ from mnistjax.runs.config import TrainConfig as TrainConfig
 from mnistjax.runs.directory import read_metrics as read_metrics
 from mnistjax.runs.directory import read_result as read_result
 from mnistjax.runs.loop import fit as fit
+from mnistjax.runs.microbatch import cache_sizes as cache_sizes
+from mnistjax.runs.microbatch import microbatch_for_cache as microbatch_for_cache
 from mnistjax.runs.orbax_format import export_orbax as export_orbax
 from mnistjax.runs.orbax_format import import_orbax as import_orbax
 from mnistjax.runs.processes import initialize as initialize

@@ -13,6 +13,7 @@ from mnistjax.data import Batch
 from mnistjax.data.augment import Augment, compose, cutout, elastic, random_affine, random_shift
 from mnistjax.models import Model, create_model
 from mnistjax.runs.config import TrainConfig
+from mnistjax.runs.microbatch import microbatch_for_cache
 from mnistjax.training import (
     Metrics,
     TrainState,
@@ -105,6 +106,7 @@ def build_train_step(
         augment=build_augment(config),
         label_smoothing=config.label_smoothing,
         ema_decay=config.ema_decay,
+        microbatch_size=config.microbatch_size or microbatch_for_cache,
     )
     return _drop_skipped(step) if config.on_nan == "skip" else step
 

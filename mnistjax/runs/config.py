@@ -66,6 +66,10 @@ class TrainConfig:
     """Number of updates, instead of epochs."""
     batch_size: Annotated[int, Bounds(1, 1e9, "from 1 to 1,000,000,000")] = 128
     """Images per update."""
+    microbatch_size: Annotated[int, Bounds(1, 1e9, "from 1 to 1,000,000,000")] | None = None
+    """Most images whose gradients are computed at a time; those of the pieces of a batch are added
+    up. If not given, it follows from the size of the processor's cache, and GPUs and TPUs compute
+    whole batches, as do networks with batch normalization everywhere."""
     seed: Seed = 0
     """Seed of the parameters, the order of the images, dropout and augmentation."""
 

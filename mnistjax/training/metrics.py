@@ -70,6 +70,10 @@ class Metrics:
         """Returns the metrics of the images of both together."""
         return jax.tree.map(jnp.add, self, other)
 
+    def total(self) -> Metrics:
+        """Returns the sum of metrics that are stacked along a first axis."""
+        return jax.tree.map(lambda leaf: jnp.sum(leaf, 0, dtype=leaf.dtype), self)
+
     @property
     def count(self) -> jax.Array:
         """Number of images, int32 []."""

@@ -13,6 +13,7 @@ from mnistjax.data import Augment, Batch, named_key, take_batch
 from mnistjax.models import Model, PyTree, Variables
 from mnistjax.training.averaging import ema_decay_at
 from mnistjax.training.metrics import Metrics, one_hot_labels
+from mnistjax.training.microbatches import MicrobatchSize, gradient_in_pieces
 from mnistjax.training.pixels import scale_pixels
 from mnistjax.training.state import TrainState
 from mnistjax.training.transforms import on_any_mesh, sum_gradients
@@ -29,6 +30,7 @@ def make_train_step(
     augment: Augment | None = None,
     label_smoothing: float | jax.Array = 0.0,
     ema_decay: float | jax.Array | None = None,
+    microbatch_size: MicrobatchSize = None,
     axis_name: str | None = None,
 ) -> TrainStep:
     """Makes a pure, un-jitted train step, which the caller transforms.
@@ -55,14 +57,20 @@ def make_train_step(
             `(1 - s) * one_hot + s / K` (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567).
         ema_decay: decay per step of the moving average of the parameters, smaller in the first
             steps (`ema_decay_at`). The state must then have been created with `ema=True`.
+        microbatch_size: most rows for which gradients are computed at a time; those of the pieces
+            of a batch are added up before the update, which is the same up to rounding. It saves
+            memory, and time where a whole batch does not fit in the cache. Dropout draws anew for
+            each piece. A function is given the number of bytes per row that the forward pass keeps
+            for the backward pass, and returns the size. None takes the whole batch at once.
         axis_name: name of the mapped axis over which the batch is divided.
 
     Returns:
         `(state, batch) -> (state, metrics)`. The metrics are those of the whole batch before the
         update, with the cross-entropy without label smoothing. The step raises ValueError if only
-        one of state and step keeps a moving average, and DataFormatError if a label is out of
-        range. Under a transform, where labels cannot be checked, such a label makes the loss and
-        the parameters NaN instead.
+        one of state and step keeps a moving average, or if `microbatch_size` is given for a network
+        with batch statistics, which are those of a whole batch. It raises DataFormatError if a
+        label is out of range. Under a transform, where labels cannot be checked, such a label makes
+        the loss and the parameters NaN instead.
 
     >>> from mnistjax.data import Batch
     >>> from mnistjax.models import create_model
@@ -84,27 +92,35 @@ def make_train_step(
         images = scale_pixels(batch.images)
         if augment is not None:
             images = augment(images, key=_step_key(state, "augment", axis_name))
+        batch = Batch(images, batch.labels, batch.mask)
         # An all-padding batch must give zero gradients, not 0 / 0.
         count = jnp.maximum(_sum(jnp.sum(batch.mask, dtype=jnp.int32), axis_name), 1)
 
-        def loss_fn(params: PyTree) -> tuple[jax.Array, tuple[jax.Array, PyTree]]:
+        def loss_fn(
+            params: PyTree, part: Batch, key: jax.Array
+        ) -> tuple[jax.Array, tuple[Metrics, PyTree]]:
             logits, batch_stats = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
-                images,
+                part.images,
                 train=True,
-                key=_step_key(state, "dropout", axis_name),
-                mask=batch.mask,
+                key=key,
+                mask=part.mask,
                 axis_name=axis_name,
             )
-            losses = _cross_entropies(logits, batch, label_smoothing)
-            return jnp.sum(losses, where=batch.mask) / count, (logits, batch_stats)
+            losses = _cross_entropies(logits, part, label_smoothing)
+            metrics = Metrics.from_logits(logits, part.labels, part.mask)
+            return jnp.sum(losses, where=part.mask) / count, (metrics, batch_stats)
 
-        grads, (logits, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        size = _whole_if_normalized(microbatch_size, state)
+        grads, (metrics, batch_stats), pieces = gradient_in_pieces(
+            loss_fn, state.params, batch, _step_key(state, "dropout", axis_name), size=size
+        )
+        if pieces > 1:
+            metrics, batch_stats = metrics.total(), state.batch_stats
         if axis_name:
             grads = sum_gradients(grads, of=batch.mask, axis_name=axis_name)
-        metrics = _sum(Metrics.from_logits(logits, batch.labels, batch.mask), axis_name)
         new_state = _update(state, grads, optimizer, ema_decay)
-        return dataclasses.replace(new_state, batch_stats=batch_stats), metrics
+        return dataclasses.replace(new_state, batch_stats=batch_stats), _sum(metrics, axis_name)
 
     return on_any_mesh(train_step)
 
@@ -117,6 +133,18 @@ def _step_key(state: TrainState, name: str, axis_name: str | None) -> jax.Array:
     """Returns the key of one kind of draw in this step, different on each device of the axis."""
     key = jax.random.fold_in(named_key(state.key, name), state.step)
     return jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key
+
+
+def _whole_if_normalized(size: MicrobatchSize, state: TrainState) -> MicrobatchSize:
+    """Returns None for a network with batch statistics, which are those of a whole batch."""
+    if not jax.tree.leaves(state.batch_stats):
+        return size
+    if isinstance(size, int):
+        raise ValueError(
+            f"expected microbatch_size=None for a network with batch normalization, found {size}: "
+            "its statistics are those of a whole batch"
+        )
+    return None
 
 
 def _cross_entropies(
@@ -261,7 +289,6 @@ def make_eval_fn(eval_step: EvalStep) -> Callable[..., Metrics]:
         def evaluate_batch(indices: jax.Array) -> Metrics:
             return eval_step(variables, take_batch(images, labels, indices))
 
-        metrics = jax.lax.map(evaluate_batch, order)
-        return jax.tree.map(lambda leaf: jnp.sum(leaf, 0, dtype=leaf.dtype), metrics)
+        return jax.lax.map(evaluate_batch, order).total()
 
     return on_any_mesh(eval_fn)

@@ -1,4 +1,4 @@
-"""Adapts steps to the transform that they run under: gradient sums and explicit meshes."""
+"""Adapts steps to the transform that they run under: mapped axes and explicit meshes."""
 
 from __future__ import annotations
 
@@ -49,6 +49,19 @@ def sum_gradients(grads: PyTree, *, of: jax.Array, axis_name: str) -> PyTree:
         return jax.lax.psum(grad, axis_name)
 
     return jax.tree.map(total, grads)
+
+
+def vary_like(tree: PyTree, array: jax.Array) -> PyTree:
+    """Marks replicated arrays as different on each device, where JAX tracks that `array` is.
+
+    The gradient with respect to an array that is marked so is that of the device's share alone.
+    """
+
+    def mark(leaf: jax.Array) -> jax.Array:
+        axes = tuple(varying_axes(array) - varying_axes(leaf))
+        return jax.lax.pcast(leaf, axes, to="varying") if axes else leaf
+
+    return jax.tree.map(mark, tree)
 
 
 def on_any_mesh(function: Callable[..., Result]) -> Callable[..., Result]:

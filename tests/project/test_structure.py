@@ -25,11 +25,11 @@ WINGS = {
     "models": [{"lowering", "model", "norm"}, {"ops"}, {"dense", "cnn"}, {"registry"}],
     "training": [
         {"compiler", "metrics", "optimizers", "pixels", "placing", "state", "transforms"},
-        {"averaging", "inference"},
+        {"averaging", "inference", "microbatches"},
         {"step"},
     ],
     "runs": [
-        {"checkpoint_policy", "config", "placement", "processes", "sealed"},
+        {"checkpoint_policy", "config", "microbatch", "placement", "processes", "sealed"},
         {"build", "directory", "recipes", "trained"},
         {"callbacks", "plan", "weights"},
         {"compiled", "orbax_format", "progress", "tensorboard"},

@@ -23,6 +23,7 @@ BOUNDS = [
     ("epochs", "positive, at most 1,000,000", [1e-3, 1e6], [0, -1, 1e6 + 1]),
     ("steps", "from 1 to 2^31 - 1", [1, 2**31 - 1], [0, -1, 2**31]),
     ("batch_size", "from 1 to 1,000,000,000", [1, 10**9], [0, -1, 10**9 + 1]),
+    ("microbatch_size", "from 1 to 1,000,000,000", [1, 10**9], [0, -1, 10**9 + 1]),
     ("seed", "from 0 to 2^32 - 1", [0, 2**32 - 1], [-1, 2**32]),
     ("learning_rate", "positive, at most 3e38", [1e-9, 1e9], [0, -1e-3, 1e39]),
     ("warmup", BELOW_ONE, [0, 0.999], [-0.1, 1]),
