@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mnistjax.errors import ConfigError
+from mnistjax.models.layers import Dense, add_bias
 from mnistjax.models.norm import BatchNorm
 from mnistjax.models.ops import conv_pool
 
@@ -71,7 +72,7 @@ class Stage(nn.Module):
             differentiated=train,
         )
         if not self.batch_norm:
-            x = x + bias.astype(self.dtype)[None, None, None]
+            x = add_bias(x, bias)
         return nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
 
 
@@ -173,6 +174,6 @@ class CNN(nn.Module):
         first, *rest = self.dropouts
         x = nn.Dropout(first, deterministic=not train)(x)
         for width, rate in zip(self.dense, rest, strict=True):
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, param_dtype=jnp.float32)(x))
+            x = nn.relu(Dense(width, dtype=self.dtype)(x))
             x = nn.Dropout(rate, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=jnp.float32)(x)
+        return Dense(self.num_classes, dtype=self.dtype)(x)

@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mnistjax.models.layers import Dense
+
 
 class MLP(nn.Module):
     """Multi-layer perceptron: dense layers with ReLU and dropout, then a dense output layer.
@@ -46,6 +48,6 @@ class MLP(nn.Module):
         del mask, axis_name
         x = images.reshape(images.shape[0], -1)
         for width in self.features:
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, param_dtype=jnp.float32)(x))
+            x = nn.relu(Dense(width, dtype=self.dtype)(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype, param_dtype=jnp.float32)(x)
+        return Dense(self.num_classes, dtype=self.dtype)(x)

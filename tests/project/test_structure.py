@@ -22,7 +22,7 @@ WINGS = {
         {"load"},
         {"streaming"},
     ],
-    "models": [{"lowering", "model", "norm"}, {"ops"}, {"dense", "cnn"}, {"registry"}],
+    "models": [{"layers", "lowering", "model", "norm"}, {"ops"}, {"dense", "cnn"}, {"registry"}],
     "training": [
         {"compiler", "metrics", "optimizers", "pixels", "placing", "state", "transforms"},
         {"averaging", "inference", "microbatches"},

@@ -1,0 +1,36 @@
+"""Dense layers and biases whose gradients are summed in float32, whatever the arithmetic."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds a bias along the last axis, with a gradient that is summed in the dtype of the bias.
+
+    Added in bfloat16, a bias would get a gradient that is summed over batch and pixels in bfloat16,
+    where a sum of ones stops at 256.
+
+    Args:
+        x: float [..., F].
+        bias: float32 [F].
+
+    Returns:
+        float [..., F], of the dtype of `x`.
+    """
+    shape = (1,) * (x.ndim - 1) + bias.shape
+    return (x.astype(bias.dtype) + bias.reshape(shape)).astype(x.dtype)
+
+
+class Dense(nn.Dense):
+    """`flax.linen.Dense` with a float32 bias that `add_bias` adds; parameters are float32."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps `inputs` [..., N] to [..., features] of dtype `dtype`."""
+        shape = (inputs.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        return add_bias(inputs.astype(self.dtype) @ kernel.astype(self.dtype), bias)
