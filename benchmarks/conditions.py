@@ -30,7 +30,8 @@ def conditions() -> Row:
 
     Returns:
         `versions`, `platform`, `device`, `device_count`, `processor`, `cores` (all CPU cores),
-        `threads` (CPU cores that this process may use), `xla_flags`, `matmul_precision`,
+        `threads` (CPU cores that this process may use), `caches` (bytes, by level), `vectors` (the
+        widest vector instructions), `xla_flags`, `matmul_precision`,
         `load_average` (of the last minute, to reveal a busy machine) and `measured` (UTC).
     """
     device = jax.devices()[0]
@@ -42,6 +43,7 @@ def conditions() -> Row:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads(),
+        **cpu_details(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "matmul_precision": str(jax.config.values["jax_default_matmul_precision"] or "default"),
         "load_average": round(os.getloadavg()[0], 2),
@@ -57,6 +59,16 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def cpu_details() -> Row:
+    """Returns what the speed depends on: the sizes of the caches and the vector instructions."""
+    flags: set[str] = set()
+    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
+        lines = cpuinfo.read_text().splitlines()
+        flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    widest = [name for name in ("avx512f", "avx2", "avx") if name in flags]
+    return {"caches": mnistjax.runs.cache_sizes(), "vectors": widest[0] if widest else "unknown"}
 
 
 def threads() -> int:

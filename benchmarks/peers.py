@@ -13,37 +13,32 @@ peer that is not installed is skipped.
 
 import contextlib
 import dataclasses
-import json
+import itertools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import tyro
-from conditions import Row, command, processor, spread, table, write_json_lines
+from conditions import (
+    Row,
+    command,
+    cpu_details,
+    processor,
+    spread,
+    table,
+    write_json_lines,
+)
 from networks import NETWORKS
+from peer_processes import PEERS, start_workers, take_turns
 
 import mnistjax
 from mnistjax.cli import one_line_errors
 
-WORKERS = Path(__file__).with_name("workers")
-
-# Name: program and variant. The others are compared with the first one.
-PEERS = {
-    "mnistjax": ("this_library.py", ""),
-    "pytorch-eager": ("pytorch.py", "eager"),
-    "pytorch-channels-last": ("pytorch.py", "channels-last"),
-    "pytorch-compiled": ("pytorch.py", "compiled"),
-    "keras-tensorflow": ("keras_tensorflow.py", "fit"),
-    "keras-tensorflow-xla": ("keras_tensorflow.py", "xla"),
-    "flax-loop": ("stock_flax.py", "loop"),
-    "flax-scan": ("stock_flax.py", "scan"),
-}
 REFERENCE = "mnistjax"
 
 
@@ -51,12 +46,14 @@ REFERENCE = "mnistjax"
 class Arguments:
     """What to compare."""
 
-    network: Literal["softmax", "mlp", "cnn", "cnn-bn", "speed"] = "cnn"
-    """The network."""
+    networks: tuple[Literal["softmax", "mlp", "cnn", "cnn-bn", "speed"], ...] = ("cnn",)
+    """The networks."""
     peers: tuple[str, ...] = tuple(PEERS)
     """The frameworks to measure."""
-    batch_size: int = 128
+    batch_sizes: tuple[int, ...] = (128,)
     """Training images per step."""
+    threads: tuple[int, ...] = ()
+    """Numbers of CPU cores that the peers may use; all cores if not given."""
     eval_batch_size: int = 500
     """Test images at a time."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -79,131 +76,32 @@ class Arguments:
     """File of JSON lines to write anew, one line per peer and phase; none if not given."""
 
 
-class PeerError(Exception):
-    """A peer cannot start or failed."""
+class Setting(NamedTuple):
+    """What the peers have in common in one comparison."""
+
+    network: str
+    batch_size: int
 
 
-class Worker:
-    """The process of a peer."""
-
-    def __init__(self, name: str, task: Row, python: str, folder: Path) -> None:
-        program, variant = PEERS[name]
-        self.name = name
-        task_file = folder / f"{name}.json"
-        task_file.write_text(json.dumps({**task, "variant": variant}))
-        self._log = folder / f"{name}.log"
-        environment = {
-            **os.environ,
-            # Several frameworks share one accelerator.
-            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-        }
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                [python, str(WORKERS / program), str(task_file)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                text=True,
-            )
-        try:
-            self.description = self._answer()
-        except PeerError:
-            self.close()
-            raise
-        if "missing" in self.description:
-            self.close()
-            raise PeerError(f"{self.description['missing']} is not installed")
-
-    def ask(self, what: Literal["train", "classify"]) -> Row:
-        """Lets the peer train an epoch or classify the test images, and returns its answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": what}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> Row:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            last = (self._log.read_text().strip().splitlines() or ["no message"])[-1]
-            raise PeerError(f"ended: {last}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-
-def write_task(arguments: Arguments, folder: Path) -> Row:
+def write_task(arguments: Arguments, setting: Setting, folder: Path) -> Row:
     """Writes the images to `folder`, and returns the task of all peers."""
     dataset = mnistjax.load_dataset(arguments.dataset, data_dir=arguments.data_dir)
     available = min(arguments.images, len(dataset.train))
-    count = available // arguments.batch_size * arguments.batch_size
-    mnistjax.steps_per_epoch(available, arguments.batch_size)  # Rejects too large a batch.
+    count = available // setting.batch_size * setting.batch_size
+    mnistjax.steps_per_epoch(available, setting.batch_size)  # Rejects too large a batch.
     for name, split, size in (("train", dataset.train, count), ("test", dataset.test, None)):
         np.save(folder / f"{name}_images.npy", split.images[:size])
         np.save(folder / f"{name}_labels.npy", split.labels[:size])
-    network = NETWORKS[arguments.network]
+    network = NETWORKS[setting.network]
     return {
         "layers": network.layers,
         "model": network.model,
-        "batch_size": arguments.batch_size,
+        "batch_size": setting.batch_size,
         "eval_batch_size": arguments.eval_batch_size,
         "dtype": arguments.dtype,
         "folder": str(folder),
         "seed": arguments.seed,
     }
-
-
-def start_workers(
-    names: Sequence[str], task: Row, python: str, folder: Path, stack: contextlib.ExitStack
-) -> list[Worker]:
-    """Starts the peers one after the other, and prints which cannot start."""
-    workers = []
-    for name in names:
-        if name not in PEERS:
-            raise mnistjax.errors.UnknownNameError("peer", name, PEERS)
-        try:
-            worker = Worker(name, task, python, folder)
-        except PeerError as error:
-            print(f"{name}: skipped, {error}", flush=True)
-            continue
-        stack.callback(worker.close)
-        workers.append(worker)
-    return workers
-
-
-def take_turns(
-    workers: list[Worker], what: Literal["train", "classify"], rounds: int
-) -> dict[str, list[Row]]:
-    """Lets the peers take turns; prints which fail, and removes them.
-
-    Args:
-        workers: the peers; those that fail are removed from the list.
-        what: what each does in its turn.
-        rounds: number of rounds; each begins with another peer.
-
-    Returns:
-        The answers of the peers that did not fail, one per round.
-    """
-    answers: dict[str, list[Row]] = {worker.name: [] for worker in workers}
-    for turn in range(rounds):
-        first = turn % max(1, len(workers))
-        for worker in workers[first:] + workers[:first]:
-            try:
-                answers[worker.name].append(worker.ask(what))
-            except PeerError as error:
-                print(f"{worker.name}: {error}", flush=True)
-                workers.remove(worker)
-    return {worker.name: answers[worker.name] for worker in workers}
 
 
 def make_row(
@@ -212,6 +110,7 @@ def make_row(
     phase: str,
     answers: dict[str, list[Row]],
     arguments: Arguments,
+    setting: Setting,
 ) -> Row:
     """Returns the row of a peer in one phase.
 
@@ -220,7 +119,8 @@ def make_row(
         name: name of the peer.
         phase: "training" or "inference".
         answers: the answers of all peers in this phase; the first of each includes compilation.
-        arguments: the settings.
+        arguments: the settings of the program.
+        setting: what the peers have in common.
     """
     first, *timed = answers[name]
     rates = [answer["images"] / answer["seconds"] for answer in timed]
@@ -228,11 +128,11 @@ def make_row(
     ratios = _ratios(seconds, answers.get(REFERENCE))
     return {
         "benchmark": "peers",
-        "network": arguments.network,
+        "network": setting.network,
         "peer": name,
         "phase": phase,
         "dataset": arguments.dataset,
-        "batch_size": arguments.batch_size,
+        "batch_size": setting.batch_size,
         "eval_batch_size": arguments.eval_batch_size,
         "dtype": arguments.dtype,
         "seed": arguments.seed,
@@ -250,6 +150,7 @@ def make_row(
         "device": processor(),
         **worker_description,
         "processor": processor(),
+        **cpu_details(),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 2),
         "command": command(),
@@ -304,9 +205,9 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
 }
 
 
-def compare(arguments: Arguments, folder: Path) -> list[Row]:
+def compare(arguments: Arguments, setting: Setting, folder: Path) -> list[Row]:
     """Runs all peers, and returns one row per peer and phase."""
-    task = write_task(arguments, folder)
+    task = write_task(arguments, setting, folder)
     with contextlib.ExitStack() as stack:
         workers = start_workers(arguments.peers, task, arguments.python, folder, stack)
         training = take_turns(workers, "train", arguments.rounds + 1)
@@ -315,24 +216,58 @@ def compare(arguments: Arguments, folder: Path) -> list[Row]:
         for phase, answers in (("training", training), ("inference", inference)):
             lasted = {worker.name: answers[worker.name] for worker in workers}
             for worker in workers:
-                row = make_row(worker.description, worker.name, phase, lasted, arguments)
+                row = make_row(worker.description, worker.name, phase, lasted, arguments, setting)
                 row["test_accuracy"] = inference[worker.name][-1]["accuracy"]
                 rows.append(row)
     return rows
 
 
+def on_each_number_of_cores(numbers: Sequence[int]) -> Iterator[None]:
+    """Restricts this process, and those that it starts, to each number of CPU cores in turn.
+
+    Raises:
+        ConfigError: there are fewer cores, or the system cannot restrict a process.
+    """
+    if not numbers:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise mnistjax.errors.ConfigError("--threads works on Linux only")
+    cores = sorted(os.sched_getaffinity(0))
+    for number in numbers:
+        if not 1 <= number <= len(cores):
+            raise mnistjax.errors.ConfigError(
+                f"expected --threads from 1 to {len(cores)}, the cores here, found {number}"
+            )
+    try:
+        for number in numbers:
+            os.sched_setaffinity(0, cores[:number])
+            yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 @one_line_errors
 def main(arguments: Arguments) -> None:
-    """Compares, prints the table, writes the file, and fails if the peers disagree."""
+    """Compares, prints the tables, writes the file, and fails if the peers disagree."""
     if arguments.rounds < 1:
         raise mnistjax.errors.ConfigError(f"expected at least 1 round, found {arguments.rounds}")
-    with tempfile.TemporaryDirectory() as folder:
-        rows = compare(arguments, Path(folder))
-    if not rows:
-        sys.exit("error: no peer could be measured")
-    write_json_lines(arguments.json, rows)
-    print(table(rows, COLUMNS))
-    found = disagreements([row for row in rows if row["phase"] == "training"], arguments.tolerance)
+    all_rows, found = [], []
+    for _ in on_each_number_of_cores(arguments.threads):
+        for setting in itertools.starmap(
+            Setting, itertools.product(arguments.networks, arguments.batch_sizes)
+        ):
+            with tempfile.TemporaryDirectory() as folder:
+                rows = compare(arguments, setting, Path(folder))
+            if not rows:
+                sys.exit("error: no peer could be measured")
+            all_rows += rows
+            # Written after each setting, because all of them may take hours.
+            write_json_lines(arguments.json, all_rows)
+            title = f"{setting.network}, batch {setting.batch_size}, {rows[0]['threads']} threads"
+            print(f"\n{title}\n\n{table(rows, COLUMNS)}", flush=True)
+            training = [row for row in rows if row["phase"] == "training"]
+            found += [f"{title}: {it}" for it in disagreements(training, arguments.tolerance)]
     if found:
         sys.exit("\n".join(["error: the peers did not learn alike", *found]))
 

@@ -93,7 +93,7 @@ def _rate(row: dict | None) -> str:
 
 
 # Rows that agree in these differ only in the framework.
-PEER_SETTING = ("network", "platform", "dtype", "batch_size")
+PEER_SETTING = ("network", "platform", "dtype", "batch_size", "threads")
 
 
 def peers_table(rows: Iterable[dict]) -> str:
@@ -110,16 +110,23 @@ def peers_table(rows: Iterable[dict]) -> str:
         "on",
         "dtype",
         "batch",
+        "threads",
         "framework",
         "training images/s",
         "mnistjax is faster by",
     ]
     titles += ["inference images/s", "faster by", "peak MiB", "test accuracy %"]
-    return _markdown(titles, lines, left=5)
+    return _markdown(titles, lines, left=6)
 
 
 def peers_summary_table(rows: Iterable[dict]) -> str:
-    """Returns the Markdown table that compares this library with the fastest peer, per setting."""
+    """Returns the Markdown table that compares this library with the fastest peer, per setting.
+
+    Of the numbers of threads, only the largest is shown; the table of `peers_table` has all.
+    """
+    rows = list(rows)
+    most = max((row["threads"] for row in rows), default=0)
+    rows = [row for row in rows if row["threads"] == most]
     lines = []
     for (network, *setting), runs in sorted(_grouped(rows, *PEER_SETTING)):
         line = [f"`{network}`", *map(str, setting)]
@@ -133,10 +140,10 @@ def peers_summary_table(rows: Iterable[dict]) -> str:
         }
         line += [f"{memory[peer]:,.0f}" if peer in memory else "" for peer in _MEMORY]
         lines.append(line)
-    titles = ["network", "on", "dtype", "batch", "training images/s", "PyTorch's"]
+    titles = ["network", "on", "dtype", "batch", "threads", "training images/s", "PyTorch's"]
     titles += ["fastest other", "faster than that by", "inference images/s"]
     titles += ["fastest other", "faster by", "peak MiB", "PyTorch's"]
-    return _markdown(titles, lines, left=4)
+    return _markdown(titles, lines, left=5)
 
 
 _MEMORY = ("mnistjax", "pytorch-eager")
@@ -222,7 +229,7 @@ def draw_speed_chart(rows: Iterable[dict], path: Path) -> None:
     height = 0.8 + 0.3 * max(len(runs) for _, runs in panels)
     figure = Figure(figsize=(8, height * len(panels)), layout="constrained")
     FigureCanvasSVG(figure)
-    for axes, ((network, platform, dtype, batch), unsorted) in zip(
+    for axes, ((network, platform, dtype, batch, _), unsorted) in zip(
         figure.subplots(len(panels), squeeze=False).flat, panels, strict=True
     ):
         runs = sorted(unsorted, key=lambda row: row["images_per_second"])
@@ -278,6 +285,7 @@ if __name__ == "__main__":
     for readme in READMES:
         readme.write_text(regenerate(readme.read_text()))
     if peers := read_lines(RESULTS, "peers"):
-        # Only the batch size at which all networks were measured; with all sizes it would be long.
-        peers = [row for row in peers if row["batch_size"] == 128]
+        # One batch size, on all cores: with all settings it would be long.
+        most = max(row["threads"] for row in peers)
+        peers = [row for row in peers if (row["batch_size"], row["threads"]) == (128, most)]
         draw_speed_chart(peers, RESULTS / "peers.svg")

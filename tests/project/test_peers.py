@@ -1,6 +1,7 @@
 """The peers of the speed comparison do the same work, take turns, and are told apart if not."""
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks" / "worker
 
 import conditions
 import networks
+import peer_processes
 import peers
 import readme
 import stock_flax
@@ -43,21 +45,20 @@ def peer_rows(tmp_path_factory):
     """Two peers that are installed, and one that is not, on the embedded digits."""
     absent = tmp_path_factory.mktemp("workers") / "absent.py"
     absent.write_text(
-        f"import sys; sys.path.append({str(peers.WORKERS)!r})\n"
+        f"import sys; sys.path.append({str(peer_processes.WORKERS)!r})\n"
         "from protocol import serve\n"
         "def build(task):\n    import a_framework_that_nobody_has\n"
         "serve(build)\n"
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(peers.PEERS, "absent", (str(absent), ""))
+        patch.setitem(peer_processes.PEERS, "absent", (str(absent), ""))
         arguments = peers.Arguments(
-            network="softmax",
             peers=("mnistjax", "absent", "flax-loop"),
             dataset="digits",
             rounds=2,
-            batch_size=100,
         )
-        return peers.compare(arguments, tmp_path_factory.mktemp("peers"))
+        setting = peers.Setting("softmax", batch_size=100)
+        return peers.compare(arguments, setting, tmp_path_factory.mktemp("peers"))
 
 
 def test_peers_rows(peer_rows):
@@ -102,7 +103,7 @@ class FakeWorker:
     def ask(self, what):
         self.left -= 1
         if self.left < 0:
-            raise peers.PeerError("broke off")
+            raise peer_processes.PeerError("broke off")
         self.log.append(self.name)
         return {"seconds": 1.0}
 
@@ -110,8 +111,21 @@ class FakeWorker:
 def test_peers_take_turns_and_may_break_off(capsys):
     log = []
     workers = [FakeWorker("a", log), FakeWorker("b", log, 1), FakeWorker("c", log)]
-    answers = peers.take_turns(workers, "train", 3)
+    answers = peer_processes.take_turns(workers, "train", 3)
     assert [worker.name for worker in workers] == list(answers) == ["a", "c"]
     assert "".join(log) == "abc" + "ca" + "ac"
     assert all(len(rounds) == 3 for rounds in answers.values())
     assert "b: broke off" in capsys.readouterr().out
+
+
+def test_numbers_of_cores_are_used_in_turn_and_given_back():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system cannot restrict a process to some cores")
+    before = os.sched_getaffinity(0)
+    numbers = sorted({1, len(before)})
+    seen = [len(os.sched_getaffinity(0)) for _ in peers.on_each_number_of_cores(numbers)]
+    assert seen == numbers
+    assert list(peers.on_each_number_of_cores(())) == [None]
+    with pytest.raises(mnistjax.errors.ConfigError, match=r"from 1 to \d+, .* found 0"):
+        next(peers.on_each_number_of_cores((0,)))
+    assert os.sched_getaffinity(0) == before
