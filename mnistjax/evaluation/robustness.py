@@ -19,7 +19,7 @@ from mnistjax.evaluation.sampling import draw_sample
 from mnistjax.runs import TrainedModel, evaluate
 from mnistjax.training import in_batches, scale_pixels
 
-_BATCH_SIZE = 100
+_BATCH_SIZE = 500
 
 
 class CorruptFn(Protocol):

@@ -8,6 +8,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mnistjax.evaluation import (
     find_label_errors,
     measure_robustness,
 )
-from mnistjax.report.pictures import ReportImage, draw_pictures, encode_image
+from mnistjax.report.pictures import ReportImage, draw_pictures, encode_image, project_sample
 from mnistjax.runs import TrainedModel
 from mnistjax.runs.directory import PLOTS, REPORT
 
@@ -90,9 +91,17 @@ def write_report(
     if directory.is_file():
         raise RunError(f"expected the directory of a run, found the file {directory}")
     result = _check_run(trained)
-    analysis = analyze(trained, dataset)
-    robustness = measure_robustness(trained, dataset.test, seed=seed, max_images=_ROBUSTNESS_IMAGES)
-    pictures = draw_pictures(trained, dataset, analysis, robustness, seed=seed)
+    # Compiled programs and t-SNE run outside of Python's lock, so pictures are drawn meanwhile.
+    with ThreadPoolExecutor() as pool:
+        points = pool.submit(project_sample, trained, dataset, seed=seed)
+        rows = pool.submit(
+            measure_robustness, trained, dataset.test, seed=seed, max_images=_ROBUSTNESS_IMAGES
+        )
+        analysis = analyze(trained, dataset)
+        pictures = draw_pictures(
+            trained, dataset, analysis, robustness=rows.result, projection=points.result, seed=seed
+        )
+        robustness = rows.result()
     page = _render(
         {
             **_describe_run(trained, dataset, result),

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,9 +30,12 @@ from mnistjax.runs import TrainedModel, build_augment
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# t-SNE takes two seconds for a thousand images, and a minute for ten thousand.
-_PROJECTED = 1000
+# t-SNE takes a second for 500 images, and a minute for ten thousand.
+_PROJECTED = 500
 _EXPLAINED = 10  # Images with a saliency map.
+
+# Points in the plane, float [N, 2], and their labels, int32 [N].
+Projection = tuple[np.ndarray, np.ndarray]
 
 _DESCRIPTIONS = {
     "samples": "Sample images of the classes",
@@ -81,8 +84,9 @@ def draw_pictures(
     trained: TrainedModel,
     dataset: Dataset,
     analysis: Analysis,
-    robustness: Sequence[Robustness],
     *,
+    robustness: Callable[[], Sequence[Robustness]],
+    projection: Callable[[], Projection | None],
     seed: int,
 ) -> dict[str, ReportImage]:
     """Draws all images of the report.
@@ -91,34 +95,45 @@ def draw_pictures(
         trained: the network, with the history of its run.
         dataset: the data set that it was trained and measured on.
         analysis: its analysis on all test images.
-        robustness: its accuracies on corrupted images.
-        seed: seed of augmentation, of the choice of projected images, and of the projection.
+        robustness: returns its accuracies on corrupted images; called after other images have been
+            drawn, as it may wait for them to be measured.
+        projection: returns what `project_sample` found; called last.
+        seed: seed of augmentation.
 
     Returns:
         The images by name; the names are from `PLOT_NAMES`. "augmentation" is missing if the run
         has none; "filters" and "embedding" are missing if the network does not provide them.
     """
-    figures = {
-        "samples": plots.samples(dataset.train, dataset.info),
-        "class_distribution": plots.class_distribution(dataset),
-        "learning_curves": plots.learning_curves(trained.history),
-        "confusion": plots.confusion(analysis),
-        "mistakes": plots.mistakes(analysis, dataset.test.images),
-        "reliability": plots.reliability(analysis),
-        "robustness": plots.robustness(robustness),
-        "saliency": _draw_saliency(trained, dataset, analysis),
+    drawings: dict[str, Callable[[], Figure | None]] = {
+        "samples": lambda: plots.samples(dataset.train, dataset.info),
+        "class_distribution": lambda: plots.class_distribution(dataset),
+        "learning_curves": lambda: plots.learning_curves(trained.history),
+        "confusion": lambda: plots.confusion(analysis),
+        "mistakes": lambda: plots.mistakes(analysis, dataset.test.images),
+        "reliability": lambda: plots.reliability(analysis),
+        "saliency": lambda: _draw_saliency(trained, dataset, analysis),
+        "augmentation": lambda: _draw_augmentation(trained, dataset, seed),
+        "filters": lambda: _draw_filters(trained),
+        "robustness": lambda: plots.robustness(robustness()),
+        "embedding": lambda: _draw_projection(projection(), dataset),
     }
+    pictures = {}
+    for name, draw in drawings.items():
+        figure = draw()
+        if figure is not None:
+            pictures[name] = ReportImage(plots.render_png(figure), _DESCRIPTIONS[name])
+    return pictures
+
+
+def _draw_augmentation(trained: TrainedModel, dataset: Dataset, seed: int) -> Figure | None:
     augment = build_augment(trained.config)
-    if augment:
-        figures["augmentation"] = plots.augmentation(dataset.train, augment, seed=seed)
+    return plots.augmentation(dataset.train, augment, seed=seed) if augment else None
+
+
+def _draw_filters(trained: TrainedModel) -> Figure | None:
     with contextlib.suppress(ConfigError):
-        figures["filters"] = plots.filters(first_layer_filters(trained))
-    with contextlib.suppress(ConfigError):
-        figures["embedding"] = _draw_projection(trained, dataset, seed)
-    return {
-        name: ReportImage(plots.render_png(figure), _DESCRIPTIONS[name])
-        for name, figure in figures.items()
-    }
+        return plots.filters(first_layer_filters(trained))
+    return None
 
 
 def _draw_saliency(trained: TrainedModel, dataset: Dataset, analysis: Analysis) -> Figure:
@@ -134,13 +149,28 @@ def _draw_saliency(trained: TrainedModel, dataset: Dataset, analysis: Analysis) 
     return plots.saliency(images, gradients, names)
 
 
-def _draw_projection(trained: TrainedModel, dataset: Dataset, seed: int) -> Figure:
+def project_sample(trained: TrainedModel, dataset: Dataset, *, seed: int) -> Projection | None:
+    """Projects the last hidden layer for a sample of the test images to the plane.
+
+    Args:
+        trained: the network.
+        dataset: the data set.
+        seed: seed of the sample and of the projection.
+
+    Returns:
+        The points, float [N, 2], and the labels, int32 [N]; None if the network has no hidden
+        features, or they are alike for all images.
+    """
     sample = draw_sample(dataset.test, _PROJECTED, seed=seed)
-    features = hidden_features(trained, sample.images)
-    if not np.ptp(features, axis=0).any():
-        raise ConfigError("expected features that differ between images, found them all alike")
-    points = project_2d(features, method="tsne", seed=seed)
-    return plots.projection(points, sample.labels, dataset.info)
+    with contextlib.suppress(ConfigError):
+        features = hidden_features(trained, sample.images)
+        if np.ptp(features, axis=0).any():
+            return project_2d(features, method="tsne", seed=seed), sample.labels
+    return None
+
+
+def _draw_projection(projection: Projection | None, dataset: Dataset) -> Figure | None:
+    return None if projection is None else plots.projection(*projection, dataset.info)
 
 
 def encode_image(image: np.ndarray) -> str:
