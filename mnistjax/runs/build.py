@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,36 @@ from mnistjax.training import (
 # Number of updates in a row with a NaN that end the run.
 MAX_SKIPPED = 10
 
+# Settings by name that take the place of those of a configuration. They may be traced.
+Numbers = Mapping[str, float | jax.Array]
+
+# The settings that a program takes as arguments, so that runs that differ in them share it.
+_ALWAYS_USED = ("learning_rate", "label_smoothing")
+_USED_UNLESS_NONE = ("momentum", "b1", "b2", "weight_decay", "clip_norm", "ema_decay")
+_USED_UNLESS_ZERO = ("rotate", "scale", "elastic")
+
+
+def traced_numbers(config: TrainConfig) -> dict[str, float]:
+    """Returns the settings that the programs of a run take as arguments, by name.
+
+    None and, for augmentation, zero switch something off, which makes another program.
+
+    >>> traced_numbers(TrainConfig(weight_decay=0.0, rotate=5))
+    {'learning_rate': 0.001, 'label_smoothing': 0.0, 'weight_decay': 0.0, 'rotate': 5}
+    """
+    names = [
+        *_ALWAYS_USED,
+        *(name for name in _USED_UNLESS_NONE if getattr(config, name) is not None),
+        *(name for name in _USED_UNLESS_ZERO if getattr(config, name)),
+    ]
+    return {name: getattr(config, name) for name in names}
+
+
+def _settings(config: TrainConfig, numbers: Numbers | None) -> Any:
+    """Returns an object with the attributes of a configuration, some of them replaced."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return SimpleNamespace(**{**values, **(numbers or {})})
+
 
 def build_model(config: TrainConfig, num_classes: int) -> Model:
     """Returns the network of a configuration, with an output for each of `num_classes` classes.
@@ -38,35 +71,36 @@ def build_model(config: TrainConfig, num_classes: int) -> Model:
 
 
 def build_schedule(
-    config: TrainConfig, steps: int, *, learning_rate: float | jax.Array | None = None
+    config: TrainConfig, steps: int, *, numbers: Numbers | None = None
 ) -> optax.Schedule:
     """Returns the learning rate of a configuration as a function of the step.
 
     Args:
         config: the settings.
         steps: length of the run in updates.
-        learning_rate: the highest learning rate, which may be traced; that of `config` if None.
+        numbers: settings that take the place of those of `config`; they may be traced.
     """
-    peak = config.learning_rate if learning_rate is None else learning_rate
+    peak = _settings(config, numbers).learning_rate
     return make_schedule(config.schedule, peak, steps, warmup_steps=int(config.warmup * steps))
 
 
 def build_optimizer(
-    config: TrainConfig, steps: int, *, learning_rate: float | jax.Array | None = None
+    config: TrainConfig, steps: int, *, numbers: Numbers | None = None
 ) -> optax.GradientTransformation:
     """Returns the optimizer of a configuration, with its schedule over `steps` updates.
 
     Args:
         config: the settings.
         steps: length of the run in updates.
-        learning_rate: the highest learning rate, which may be traced; that of `config` if None.
+        numbers: settings that take the place of those of `config`; they may be traced.
     """
+    settings = _settings(config, numbers)
     optimizer = make_optimizer(
         config.optimizer,
-        build_schedule(config, steps, learning_rate=learning_rate),
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-        **config.optimizer_settings,
+        build_schedule(config, steps, numbers=numbers),
+        weight_decay=settings.weight_decay,
+        clip_norm=settings.clip_norm,
+        **{name: getattr(settings, name) for name in config.optimizer_settings},
     )
     if config.on_nan != "skip":
         return optimizer
@@ -75,37 +109,56 @@ def build_optimizer(
     return optax.apply_if_finite(optimizer, MAX_SKIPPED - 1)
 
 
-def build_augment(config: TrainConfig) -> Augment | None:
+def build_augment(config: TrainConfig, *, numbers: Numbers | None = None) -> Augment | None:
     """Returns the augmentation of a configuration, or None if it has none.
+
+    Args:
+        config: the settings.
+        numbers: settings that take the place of those of `config`; they may be traced.
 
     >>> build_augment(TrainConfig()) is None
     True
     """
+    settings = _settings(config, numbers)
     parts: list[Augment] = []
     if config.rotate or config.scale:
         # One resampling for all three changes, because every resampling blurs the images.
         parts.append(
-            partial(random_affine, pixels=config.shift, degrees=config.rotate, scale=config.scale)
+            partial(
+                random_affine, pixels=config.shift, degrees=settings.rotate, scale=settings.scale
+            )
         )
     elif config.shift:
         parts.append(partial(random_shift, pixels=config.shift))
     if config.elastic:
-        parts.append(partial(elastic, pixels=config.elastic))
+        parts.append(partial(elastic, pixels=settings.elastic))
     if config.cutout:
         parts.append(partial(cutout, size=config.cutout))
     return compose(*parts) if parts else None
 
 
 def build_train_step(
-    config: TrainConfig, model: Model, optimizer: optax.GradientTransformation
+    config: TrainConfig,
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    numbers: Numbers | None = None,
 ) -> TrainStep:
-    """Returns the train step of a configuration, `(state, batch) -> (state, metrics)`."""
+    """Returns the train step of a configuration, `(state, batch) -> (state, metrics)`.
+
+    Args:
+        config: the settings.
+        model: the network.
+        optimizer: the optimizer, from `build_optimizer` with the same numbers.
+        numbers: settings that take the place of those of `config`; they may be traced.
+    """
+    settings = _settings(config, numbers)
     step = make_train_step(
         model,
         optimizer,
-        augment=build_augment(config),
-        label_smoothing=config.label_smoothing,
-        ema_decay=config.ema_decay,
+        augment=build_augment(config, numbers=numbers),
+        label_smoothing=settings.label_smoothing,
+        ema_decay=settings.ema_decay,
         microbatch_size=config.microbatch_size or microbatch_for_cache,
     )
     return _drop_skipped(step) if config.on_nan == "skip" else step

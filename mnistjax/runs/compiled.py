@@ -16,7 +16,13 @@ from jax.stages import Compiled
 
 from mnistjax.data import Batch, epoch_order, take_batch, take_sharded_batch
 from mnistjax.models import Model, PyTree, Variables
-from mnistjax.runs.build import build_model, build_optimizer, build_train_step
+from mnistjax.runs.build import (
+    Numbers,
+    build_model,
+    build_optimizer,
+    build_train_step,
+    traced_numbers,
+)
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.placement import Placement
 from mnistjax.runs.plan import Plan
@@ -39,6 +45,9 @@ _STATISTICS_IMAGES = 10_000
 # program costs a fraction of a millisecond.
 _GROUP_BYTES = 1 << 20
 
+# A value that is allowed for every setting that is an argument.
+_ANY_NUMBER = 0.5
+
 Call = tuple[jax.stages.Wrapped, tuple[Any, ...]]
 
 
@@ -47,9 +56,9 @@ class CompiledPrograms:
     """The compiled programs of a run.
 
     Attributes:
-        train: `(learning_rate, state, metrics, images, labels, order, start, stop)`, or
-            `(learning_rate, state, metrics, batches, start, stop)` if images are streamed, to
-            `(state, metrics)`.
+        train: `(numbers, state, metrics, images, labels, order, start, stop)`, or `(numbers, state,
+            metrics, batches, start, stop)` if images are streamed, to `(state, metrics)`; the
+            numbers are those of `traced_numbers`, float32 [] each.
         create_state: `(key_data) -> state`.
         order: `(key_data, epoch) -> order`, int32 [steps, B], with as many columns of -1 added as
             the number of devices needs.
@@ -79,7 +88,8 @@ def compile_programs(plan: Plan) -> CompiledPrograms:
     """Compiles the programs of a run, or returns those of an earlier run that can share them.
 
     They are cached by the settings that affect them: a second run that differs only in its seed, in
-    its learning rate or, at a constant learning rate, in its length compiles nothing.
+    numbers that are arguments (`traced_numbers`) or, at a constant learning rate, in its length
+    compiles nothing.
 
     Args:
         plan: the run.
@@ -110,10 +120,11 @@ def _static_settings(plan: Plan) -> TrainConfig:
     """Returns the settings with those that affect no program set to their defaults."""
     defaults = TrainConfig()
     names = (
-        *("recipe", "dataset", "seed", "learning_rate"),
+        *("recipe", "dataset", "seed"),
         *("validation_fraction", "validation_seed", "patience"),
     )
     unused = {name: getattr(defaults, name) for name in names}
+    unused |= dict.fromkeys(traced_numbers(plan.config), _ANY_NUMBER)
     # Only a learning rate that changes depends on the length of the run.
     constant = plan.config.schedule == "constant" and not plan.config.warmup
     return plan.config.replace(**unused, steps=1 if constant else plan.steps)
@@ -177,14 +188,15 @@ class _Blueprint:
         """Returns the loop over the steps of a stretch."""
         metrics = self._replicated(Metrics.empty(self.shapes.num_classes))
         data = self._batches() if self.placement.images == "streamed" else self._resident()
-        rate, bound = (self._replicated(np.zeros((), kind)) for kind in (np.float32, np.int32))
-        return self.jit(self._train), (rate, self.state, metrics, *data, bound, bound)
+        number, bound = (self._replicated(np.zeros((), kind)) for kind in (np.float32, np.int32))
+        numbers = dict.fromkeys(traced_numbers(self.config), number)
+        return self.jit(self._train), (numbers, self.state, metrics, *data, bound, bound)
 
-    def _train(self, learning_rate: jax.Array, *arguments: Any) -> tuple[TrainState, Metrics]:
+    def _train(self, numbers: Numbers, *arguments: Any) -> tuple[TrainState, Metrics]:
         config = self.config
         assert config.steps is not None
-        optimizer = build_optimizer(config, config.steps, learning_rate=learning_rate)
-        step = build_train_step(config, self.model, optimizer)
+        optimizer = build_optimizer(config, config.steps, numbers=numbers)
+        step = build_train_step(config, self.model, optimizer, numbers=numbers)
         if self.placement.images == "streamed":
             return make_stream_fn(step)(*arguments)
         return make_epoch_fn(step, take=self._take)(*arguments)

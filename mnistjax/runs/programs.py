@@ -12,6 +12,7 @@ import numpy as np
 
 from mnistjax.data import Batch, Prefetched, Split, gather
 from mnistjax.models import PyTree, Variables
+from mnistjax.runs.build import traced_numbers
 from mnistjax.runs.compiled import CompiledPrograms, compile_programs, evaluate_logits
 from mnistjax.runs.plan import Plan
 from mnistjax.training import Metrics, TrainState, measure_logits, put
@@ -82,13 +83,19 @@ def make_programs(plan: Plan) -> Programs:
     )
 
 
+def _numbers(plan: Plan) -> dict[str, jax.Array]:
+    """Returns the settings that the programs take as arguments, on the devices."""
+    given = {name: np.float32(value) for name, value in traced_numbers(plan.config).items()}
+    return {name: put(value, plan.placement.whole) for name, value in given.items()}
+
+
 class _Resident:
     """Training images on the devices."""
 
     def __init__(self, plan: Plan, compiled: CompiledPrograms) -> None:
         placement, train = plan.placement, plan.train
         self._compiled, self._whole = compiled, placement.whole
-        self._rate = put(np.float32(plan.config.learning_rate), placement.whole)
+        self._numbers = _numbers(plan)
         self._labels = put(train.labels, placement.whole)
         if placement.images != "sharded":
             self._images = put(train.images, placement.whole)
@@ -111,7 +118,7 @@ class _Resident:
     ) -> Trained:
         bounds = (put(np.int32(bound), self._whole) for bound in (start, stop))
         arguments = (state, metrics, self._images, self._labels, order, *bounds)
-        return self._compiled.train(self._rate, *arguments)
+        return self._compiled.train(self._numbers, *arguments)
 
     def statistics_images(self, order: Order) -> tuple[Any, Any]:
         return self._images, order
@@ -127,7 +134,7 @@ class _Streamed:
         # Nothing is copied: the order becomes one of the whole data set.
         self._split, self._kept = plan.dataset.train, plan.kept.astype(np.int32)
         self._placement, self._compiled = plan.placement, compiled
-        self._rate = put(np.float32(plan.config.learning_rate), plan.placement.whole)
+        self._numbers = _numbers(plan)
         self._order: np.ndarray | None = None
         self._groups: Prefetched[Batch] | None = None
 
@@ -150,7 +157,7 @@ class _Streamed:
             bounds = (start - first, end - first)
             arguments = (put(np.int32(bound), self._placement.whole) for bound in bounds)
             state, metrics = self._compiled.train(
-                self._rate, state, metrics, groups[number], *arguments
+                self._numbers, state, metrics, groups[number], *arguments
             )
             # The host must not run ahead of the devices, which would fill up with batches.
             under_way.append(metrics)

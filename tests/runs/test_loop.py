@@ -11,10 +11,11 @@ from small_runs import CONFIG, Recorder, dataset
 
 import mnistjax
 from mnistjax import Dataset, DatasetInfo, Split, TrainConfig, evaluate, fit, load_dataset, load_run
-from mnistjax.data import split_validation
+from mnistjax.data import epoch_order, split_validation
 from mnistjax.errors import ConfigError, DataFormatError, NonFiniteLossError, RunError
-from mnistjax.runs import RECIPES, read_result
+from mnistjax.runs import RECIPES, build_optimizer, build_train_step, read_result
 from mnistjax.runs.plan import make_plan
+from mnistjax.training import Metrics, create_train_state, make_epoch_fn
 
 RUN_FILES = {
     *("config.json", "metrics.jsonl", "result.json", "weights.safetensors", ".lock"),
@@ -128,6 +129,59 @@ def test_a_second_fit_of_another_seed_learning_rate_and_length_compiles_nothing(
         other = fit(changed, dataset())
     assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
     assert (other.state.params["Dense_0"]["bias"] != run.state.params["Dense_0"]["bias"]).any()
+
+
+NUMBERS = [
+    ({"optimizer": "adamw", "b1": 0.8, "weight_decay": 0.1}, {"b2": (0.9, 0.99)}),
+    ({"optimizer": "adamw"}, {"b1": (0.7, 0.9), "weight_decay": (0.0, 5.0)}),
+    ({"optimizer": "rmsprop"}, {"momentum": (0.5, 0.9), "label_smoothing": (0.0, 0.5)}),
+    ({"schedule": "cosine", "warmup": 0.5}, {"learning_rate": (1e-3, 3e-3), "clip_norm": (0.1, 1)}),
+    ({"rotate": 5}, {"scale": (0.1, 0.3), "rotate": (1, 90), "ema_decay": (0.1, 0.9)}),
+    ({"shift": 1}, {"elastic": (0.5, 3)}),
+]
+
+
+@pytest.mark.parametrize(("settings", "numbers"), NUMBERS)
+def test_runs_that_differ_in_numbers_share_programs_but_not_results(settings, numbers, caplog):
+    config = CONFIG.replace(epochs=1, **settings)
+    first = fit(config.replace(**{name: low for name, (low, _) in numbers.items()}), dataset())
+    for name, (low, high) in numbers.items():
+        others = {other: values[0] for other, values in numbers.items()}
+        changed = {**others, name: high}
+        with jax.log_compiles():
+            other = fit(config.replace(**changed), dataset())
+        assert not [record for record in caplog.records if "Compiling" in record.getMessage()], name
+        ends = (run.trained.variables["params"]["Dense_0"]["kernel"] for run in (first, other))
+        assert np.any(np.not_equal(*ends)), (name, low, high)
+
+
+def test_numbers_as_arguments_are_the_numbers_of_the_settings():
+    config = CONFIG.replace(
+        optimizer="adamw",
+        steps=3,
+        b1=0.7,
+        b2=0.9,
+        weight_decay=0.1,
+        clip_norm=0.5,
+        label_smoothing=0.1,
+        ema_decay=0.5,
+        rotate=10,
+        scale=0.1,
+    )
+    plan = make_plan(config, dataset())
+    fitted = fit(config, dataset())
+    optimizer = build_optimizer(config, plan.steps)
+    state = create_train_state(
+        plan.model, optimizer, np.zeros((1, 12, 12, 1), np.float32), key=jax.random.key(0), ema=True
+    )
+    epoch = jax.jit(make_epoch_fn(build_train_step(config, plan.model, optimizer)))
+    order = epoch_order(jax.random.key(0), 0, len(plan.kept), config.batch_size)
+    empty = Metrics.empty(4)
+    state, _ = epoch(state, empty, plan.train.images, plan.train.labels, order, 0, 3)
+    for ours, theirs in zip(
+        jax.tree.leaves(fitted.state.ema_params), jax.tree.leaves(state.ema_params), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
 def test_runs_over_several_seeds_are_validated_on_the_same_images():
