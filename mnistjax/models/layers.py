@@ -24,13 +24,21 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     return (x.astype(bias.dtype) + bias.reshape(shape)).astype(x.dtype)
 
 
-class Dense(nn.Dense):
-    """`flax.linen.Dense` with a float32 bias that `add_bias` adds; parameters are float32."""
+class Dense(nn.Module):
+    """A dense layer like `flax.linen.Dense`, with float32 parameters and a bias of `add_bias`.
+
+    Attributes:
+        features: number of outputs.
+        dtype: dtype of the product and of the result.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps `inputs` [..., N] to [..., features] of dtype `dtype`."""
         shape = (inputs.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return add_bias(inputs.astype(self.dtype) @ kernel.astype(self.dtype), bias)

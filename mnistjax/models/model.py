@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mnistjax.models.layers import Dense
+
 PyTree = Any
 Variables = dict[str, PyTree]
 
@@ -166,7 +168,7 @@ def _dense_inputs(run: Callable[[], Any]) -> list[jax.Array]:
     def note(
         method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
     ) -> Any:
-        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+        if isinstance(context.module, nn.Dense | Dense) and context.method_name == "__call__":
             inputs.append(args[0])
         return method(*args, **kwargs)
 

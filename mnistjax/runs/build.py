@@ -143,6 +143,7 @@ def build_train_step(
     optimizer: optax.GradientTransformation,
     *,
     numbers: Numbers | None = None,
+    cache_bytes: int | None = None,
 ) -> TrainStep:
     """Returns the train step of a configuration, `(state, batch) -> (state, metrics)`.
 
@@ -151,6 +152,8 @@ def build_train_step(
         model: the network.
         optimizer: the optimizer, from `build_optimizer` with the same numbers.
         numbers: settings that take the place of those of `config`; they may be traced.
+        cache_bytes: size of the caches that pieces of a batch should suit, as for
+            `microbatch_for_cache`.
     """
     settings = _settings(config, numbers)
     step = make_train_step(
@@ -159,7 +162,8 @@ def build_train_step(
         augment=build_augment(config, numbers=numbers),
         label_smoothing=settings.label_smoothing,
         ema_decay=settings.ema_decay,
-        microbatch_size=config.microbatch_size or microbatch_for_cache,
+        microbatch_size=config.microbatch_size
+        or partial(microbatch_for_cache, cache_bytes=cache_bytes),
     )
     return _drop_skipped(step) if config.on_nan == "skip" else step
 

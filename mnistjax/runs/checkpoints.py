@@ -219,13 +219,14 @@ def describe_identity(plan: Plan, data: str) -> dict[str, str]:
         "data": data,
         "versions": str(package_versions()),
         "devices": f"{described['device_count']} {described['images']}",
+        "caches": str(described["cache_bytes"]),
     }
 
 
 def _environment(plan: Plan) -> dict[str, str]:
     """Returns what the last bits of a result depend on besides settings and data."""
     described = describe_plan(plan)
-    devices = {name: str(described[name]) for name in ("device", "device_count")}
+    devices = {name: str(described[name]) for name in ("device", "device_count", "cache_bytes")}
     return {**package_versions(), **devices}
 
 

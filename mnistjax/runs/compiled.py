@@ -117,17 +117,27 @@ def _static(plan: Plan) -> tuple[TrainConfig, _Shapes, Placement]:
 
 
 def _static_settings(plan: Plan) -> TrainConfig:
-    """Returns the settings with those that affect no program set to their defaults."""
+    """Returns the settings of a program, with the length that its schedule depends on."""
+    # Only a learning rate that changes depends on the length of the run.
+    constant = plan.config.schedule == "constant" and not plan.config.warmup
+    return program_settings(plan.config).replace(steps=1 if constant else plan.steps)
+
+
+def program_settings(config: TrainConfig) -> TrainConfig:
+    """Returns the settings with those that affect no program set to the same values.
+
+    Runs with the same length and data set share programs where these are equal.
+
+    Args:
+        config: the settings of a run.
+    """
     defaults = TrainConfig()
     names = (
         *("recipe", "dataset", "seed"),
         *("validation_fraction", "validation_seed", "patience"),
     )
     unused = {name: getattr(defaults, name) for name in names}
-    unused |= dict.fromkeys(traced_numbers(plan.config), _ANY_NUMBER)
-    # Only a learning rate that changes depends on the length of the run.
-    constant = plan.config.schedule == "constant" and not plan.config.warmup
-    return plan.config.replace(**unused, steps=1 if constant else plan.steps)
+    return config.replace(**unused, **dict.fromkeys(traced_numbers(config), _ANY_NUMBER))
 
 
 @functools.lru_cache(maxsize=8)
@@ -196,7 +206,8 @@ class _Blueprint:
         config = self.config
         assert config.steps is not None
         optimizer = build_optimizer(config, config.steps, numbers=numbers)
-        step = build_train_step(config, self.model, optimizer, numbers=numbers)
+        caches = self.placement.cache_bytes
+        step = build_train_step(config, self.model, optimizer, numbers=numbers, cache_bytes=caches)
         if self.placement.images == "streamed":
             return make_stream_fn(step)(*arguments)
         return make_epoch_fn(step, take=self._take)(*arguments)

@@ -68,8 +68,8 @@ class TrainConfig:
     """Images per update."""
     microbatch_size: Annotated[int, Bounds(1, 1e9, "from 1 to 1,000,000,000")] | None = None
     """Most images whose gradients are computed at a time; those of the pieces of a batch are added
-    up. If not given, it follows from the size of the processor's cache, and GPUs and TPUs compute
-    whole batches, as do networks with batch normalization everywhere."""
+    up. If not given, it follows from the size of the processor's caches, and GPUs and TPUs compute
+    whole batches. Networks with batch normalization need whole batches everywhere."""
     seed: Seed = 0
     """Seed of the parameters, the order of the images, dropout and augmentation."""
 

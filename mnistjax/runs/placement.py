@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDev
 from mnistjax.data import Split
 from mnistjax.errors import ConfigError, UnknownNameError
 from mnistjax.models import PyTree
+from mnistjax.runs.microbatch import cpu_cache_bytes
 from mnistjax.training import put
 
 AXIS = "data"
@@ -35,10 +36,13 @@ class Placement:
         devices: the devices, of all processes.
         images: where the training images are kept: "replicated" on every device, "sharded" over the
             devices, or "streamed" from the host.
+        cache_bytes: size of the caches of the CPU, by which large batches are taken in pieces; None
+            on accelerators.
     """
 
     devices: tuple[jax.Device, ...]
     images: str = "replicated"
+    cache_bytes: int | None = None
 
     @functools.cached_property
     def mesh(self) -> Mesh:
@@ -113,7 +117,7 @@ def choose_placement(
         images = _place_images(train.images, chosen)
     if images == "sharded" and len(chosen) == 1:
         images = "replicated"
-    return Placement(chosen, images)
+    return Placement(chosen, images, cpu_cache_bytes())
 
 
 def _choose_devices(devices: int | str | None) -> tuple[jax.Device, ...]:

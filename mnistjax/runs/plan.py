@@ -80,7 +80,7 @@ def make_plan(
     if steps > MAX_STEPS:
         raise ConfigError(f"expected at most {MAX_STEPS} steps, found {steps}")
     model = build_model(config, info.num_classes)
-    parameters = _count_parameters(model, info)
+    parameters = _count_parameters(model, info, config)
     placement = choose_placement(dataset.train, devices=devices, images=images)
     return Plan(config, dataset, kept, validation, model, per_epoch, steps, parameters, placement)
 
@@ -96,12 +96,18 @@ def _hold_out(split: Split, config: TrainConfig) -> tuple[np.ndarray, Split | No
     return kept, Split(split.images[held_out], split.labels[held_out])
 
 
-def _count_parameters(model: Model, info: DatasetInfo) -> int:
+def _count_parameters(model: Model, info: DatasetInfo, config: TrainConfig) -> int:
     images = jax.ShapeDtypeStruct((1, *info.image_shape), jnp.float32)
     try:
-        return count_parameters(jax.eval_shape(model.init, jax.random.key(0), images))
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
     except (ArithmeticError, ValueError) as error:
         raise ConfigError(
             f"model {model.name!r} does not fit images of shape {info.image_shape}, as those of "
             f"{info.name!r}: {error}"
         ) from error
+    if config.microbatch_size is not None and jax.tree.leaves(variables["batch_stats"]):
+        raise ConfigError(
+            f"expected no microbatch_size for {model.name!r}, whose batch normalization is over "
+            f"whole batches, found {config.microbatch_size}"
+        )
+    return count_parameters(variables)

@@ -46,6 +46,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "device_count": len(plan.placement.devices),
         "process_count": plan.placement.process_count,
         "images": plan.placement.images,
+        "cache_bytes": plan.placement.cache_bytes,
     }
 
 

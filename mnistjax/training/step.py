@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from mnistjax.data import Augment, Batch, named_key, take_batch
+from mnistjax.errors import ConfigError
 from mnistjax.models import Model, PyTree, Variables
 from mnistjax.training.averaging import ema_decay_at
 from mnistjax.training.metrics import Metrics, one_hot_labels
@@ -60,17 +63,21 @@ def make_train_step(
         microbatch_size: most rows for which gradients are computed at a time; those of the pieces
             of a batch are added up before the update, which is the same up to rounding. It saves
             memory, and time where a whole batch does not fit in the cache. Dropout draws anew for
-            each piece. A function is given the number of bytes per row that the forward pass keeps
-            for the backward pass, and returns the size. None takes the whole batch at once.
+            each piece. Under a mapped axis it counts the rows of one device. A function is given
+            the number of bytes per row that the forward pass keeps for the backward pass, and
+            returns the size. None takes the whole batch at once.
         axis_name: name of the mapped axis over which the batch is divided.
+
+    Raises:
+        ConfigError: `microbatch_size` is less than 1.
 
     Returns:
         `(state, batch) -> (state, metrics)`. The metrics are those of the whole batch before the
         update, with the cross-entropy without label smoothing. The step raises ValueError if only
         one of state and step keeps a moving average, or if `microbatch_size` is given for a network
         with batch statistics, which are those of a whole batch. It raises DataFormatError if a
-        label is out of range. Under a transform, where labels cannot be checked, such a label makes
-        the loss and the parameters NaN instead.
+        label is out of range. In pieces and under a transform, where labels cannot be checked, such
+        a label makes the loss and the parameters NaN instead.
 
     >>> from mnistjax.data import Batch
     >>> from mnistjax.models import create_model
@@ -83,6 +90,8 @@ def make_train_step(
     >>> int(state.step), round(metrics.summary()["loss"], 3)  # ln 10
     (1, 2.303)
     """
+    if microbatch_size is not None and not callable(microbatch_size):
+        microbatch_size = _check_size(microbatch_size)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         if (ema_decay is None) != (state.ema_params is None):
@@ -133,6 +142,13 @@ def _step_key(state: TrainState, name: str, axis_name: str | None) -> jax.Array:
     """Returns the key of one kind of draw in this step, different on each device of the axis."""
     key = jax.random.fold_in(named_key(state.key, name), state.step)
     return jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key
+
+
+def _check_size(size: Any) -> int:
+    size = operator.index(size)
+    if size < 1:
+        raise ConfigError(f"expected a microbatch_size of at least 1, found {size}")
+    return size
 
 
 def _whole_if_normalized(size: MicrobatchSize, state: TrainState) -> MicrobatchSize:

@@ -59,7 +59,12 @@ def vary_like(tree: PyTree, array: jax.Array) -> PyTree:
 
     def mark(leaf: jax.Array) -> jax.Array:
         axes = tuple(varying_axes(array) - varying_axes(leaf))
-        return jax.lax.pcast(leaf, axes, to="varying") if axes else leaf
+        if not axes:
+            return leaf
+        lax: Any = jax.lax
+        if hasattr(lax, "pcast"):
+            return lax.pcast(leaf, axes, to="varying")
+        return lax.pvary(leaf, axes)  # Its name before jax 0.8.
 
     return jax.tree.map(mark, tree)
 

@@ -36,19 +36,19 @@ def test_where_the_system_does_not_tell_a_common_size_is_assumed(caches, rows):
     assert microbatch.cache_sizes() == {}
     kept = 1 << 15
     assumed = mnistjax.runs.microbatch_for_cache(kept)
-    assert assumed == 4 * (1 << 20) * 2 ** int(np.log2(microbatch._cores())) // kept
+    assert assumed == 8 * (1 << 20) * 2 ** int(np.log2(microbatch._cores())) // kept
 
 
 @pytest.mark.parametrize(
     ("size", "cores", "images"),
     [("1M", 1, 64), ("1M", 2, 128), ("2M", 1, 128), ("1M", 3, 128), ("512K", 1, 32), ("1K", 1, 32)],
 )
-def test_what_is_kept_takes_four_times_the_second_level_of_cache(
+def test_what_is_kept_takes_eight_times_the_second_level_of_cache(
     caches, monkeypatch, size, cores, images
 ):
     caches(("1", "Data", "32K"), ("2", "Unified", size), ("3", "Unified", "99M"))
     monkeypatch.setattr(microbatch, "_cores", lambda: cores)
-    kept = 1 << 16
+    kept = 1 << 17
     assert mnistjax.runs.microbatch_for_cache(kept) == images
     assert mnistjax.runs.microbatch_for_cache(1.51 * kept) == max(32, images // 2)
 

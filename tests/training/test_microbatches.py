@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -19,6 +20,7 @@ from training_cases import (
     uneven_batch,
 )
 
+from mnistjax.errors import ConfigError
 from mnistjax.training import Metrics, make_train_step
 
 SIZES = (1, 3, 4, BATCH - 1, BATCH, 10 * BATCH)  # Some leave a last piece that is partly padding.
@@ -120,6 +122,15 @@ def test_batch_normalization_wants_the_whole_batch():
         jax.eval_shape(in_pieces(case, 4), case.state, uneven_batch())
     whole = take_steps(jax.jit(in_pieces(case, lambda _: 4)), case.state, two_batches())
     assert_close(whole, case.expected, case.state)
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [(0, ConfigError), (-3, ConfigError), (2.5, TypeError), ("4", TypeError)]
+)
+def test_a_size_that_is_no_number_of_rows_is_refused(size, error):
+    with pytest.raises(error):
+        make_train_step(Case("plain", "momentum").model, optax.sgd(0.1), microbatch_size=size)
+    make_train_step(Case("plain", "momentum").model, optax.sgd(0.1), microbatch_size=np.int64(4))
 
 
 def test_metrics_add_up_along_the_first_axis():
