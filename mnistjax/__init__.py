@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mnistjax.runs import TrainedModel as TrainedModel
     from mnistjax.runs import evaluate as evaluate
     from mnistjax.runs import fit as fit
+    from mnistjax.runs import fit_population as fit_population
     from mnistjax.runs import get_recipe as get_recipe
     from mnistjax.runs import load_run as load_run
     from mnistjax.runs import load_weights as load_weights
@@ -102,6 +103,7 @@ _NAMES = {
         "TrainedModel",
         "evaluate",
         "fit",
+        "fit_population",
         "get_recipe",
         "load_run",
         "load_weights",

@@ -18,6 +18,7 @@ from mnistjax.cli.reading import predict, read
 from mnistjax.cli.reporting import repeat, report
 from mnistjax.cli.shell import FLAG_STYLE
 from mnistjax.cli.shell import one_line_errors as one_line_errors
+from mnistjax.cli.sweeping import SweepArguments, sweep_command
 from mnistjax.cli.training import RunArguments as RunArguments
 from mnistjax.cli.training import parse_run_arguments as parse_run_arguments
 from mnistjax.cli.training import train_command
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         use_compilation_cache()
     commands: dict[str, Callable[..., Any]] = {
         "train": train_command(mnistjax.get_recipe("cnn")),
+        "sweep": sweep_command(mnistjax.get_recipe("cnn")),
         "launch": launch_command(launched),
         "evaluate": evaluate,
         "compare": compare,
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         args=words,
         config=FLAG_STYLE,
     )
-    if isinstance(asked, RunArguments):
+    if isinstance(asked, RunArguments | SweepArguments):
         asked.run()
 
 

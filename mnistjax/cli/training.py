@@ -9,6 +9,7 @@ import datetime
 import inspect
 import itertools
 import re
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, cast, get_type_hints
@@ -227,7 +228,7 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             tensorboard: Write event files for TensorBoard too, to tensorboard/ in the directory.
             report: Skip report.html and plots/*.png, which take some seconds.
         """
-        config = _configure(default, settings)
+        config = configure(default, settings)
         if deterministic:
             config = config.replace(deterministic=True)
         processes = Processes(coordinator, num_processes, process_id) if distributed else None
@@ -256,7 +257,7 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
         )
 
     # From this annotation tyro makes one flag per setting; it passes on only those that were given.
-    train.__annotations__["settings"] = _settings_type(default)
+    train.__annotations__["settings"] = settings_type(default)
     return train
 
 
@@ -268,8 +269,13 @@ def _parse_devices(text: str | None) -> int | str | None:
     return int(text)
 
 
-def _configure(default: mnistjax.TrainConfig, given: Mapping[str, Any]) -> mnistjax.TrainConfig:
-    """Returns the settings of the recipe, or the default ones, changed by the flags."""
+def configure(default: mnistjax.TrainConfig, given: Mapping[str, Any]) -> mnistjax.TrainConfig:
+    """Returns the settings of the recipe, or the default ones, changed by the flags.
+
+    Args:
+        default: the settings if no recipe is given.
+        given: the flags that were given, by name.
+    """
     recipe = given.get("recipe", default.recipe)
     base = default if recipe == default.recipe else mnistjax.get_recipe(recipe)
     config = base.replace(**given)
@@ -280,8 +286,15 @@ def _configure(default: mnistjax.TrainConfig, given: Mapping[str, Any]) -> mnist
     return config
 
 
-def _settings_type(default: mnistjax.TrainConfig) -> Any:
-    """Returns a `TypedDict` of all settings, each optional and with the help that tyro shows."""
+def settings_type(
+    default: mnistjax.TrainConfig, *, several: Callable[[str], bool] = lambda name: False
+) -> Any:
+    """Returns a `TypedDict` of all settings, each optional and with the help that tyro shows.
+
+    Args:
+        default: the settings whose values are shown.
+        several: whether the flag of a setting, by name, takes several values.
+    """
     hints = get_type_hints(mnistjax.TrainConfig, include_extras=True)
     described = _describe_settings()
     fields = {}
@@ -290,7 +303,10 @@ def _settings_type(default: mnistjax.TrainConfig) -> Any:
             continue
         shown = f"(default: {getattr(default, field.name)})"
         flag = tyro.conf.arg(help=described[field.name], help_behavior_hint=shown)
-        fields[field.name] = Annotated[hints[field.name], flag]
+        kind: Any = hints[field.name]
+        if several(field.name):
+            kind = types.GenericAlias(tuple, (kind, ...))
+        fields[field.name] = Annotated[kind, flag]
     # `total=False`: tyro leaves out what was not given, so that a recipe's own settings stay.
     # The cast: type checkers accept the functional form only with literal names.
     return cast(Any, TypedDict)("Settings", fields, total=False)

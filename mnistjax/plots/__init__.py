@@ -17,3 +17,4 @@ from mnistjax.plots.images import mistakes as mistakes
 from mnistjax.plots.images import saliency as saliency
 from mnistjax.plots.images import samples as samples
 from mnistjax.plots.style import render_png as render_png
+from mnistjax.plots.sweeps import sweep as sweep

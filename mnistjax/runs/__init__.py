@@ -11,11 +11,16 @@ from mnistjax.runs.checkpoint_policy import CheckpointPolicy as CheckpointPolicy
 from mnistjax.runs.config import TrainConfig as TrainConfig
 from mnistjax.runs.directory import read_metrics as read_metrics
 from mnistjax.runs.directory import read_result as read_result
+from mnistjax.runs.ensemble import ensemble as ensemble
 from mnistjax.runs.loop import fit as fit
 from mnistjax.runs.microbatch import cache_sizes as cache_sizes
 from mnistjax.runs.microbatch import microbatch_for_cache as microbatch_for_cache
 from mnistjax.runs.orbax_format import export_orbax as export_orbax
 from mnistjax.runs.orbax_format import import_orbax as import_orbax
+from mnistjax.runs.population import Member as Member
+from mnistjax.runs.population import Population as Population
+from mnistjax.runs.population import fit_population as fit_population
+from mnistjax.runs.population import load_population as load_population
 from mnistjax.runs.processes import initialize as initialize
 from mnistjax.runs.recipes import RECIPES as RECIPES
 from mnistjax.runs.recipes import Recipe as Recipe
@@ -23,6 +28,9 @@ from mnistjax.runs.recipes import get_recipe as get_recipe
 from mnistjax.runs.repeat import describe_environment_change as describe_environment_change
 from mnistjax.runs.repeat import repeat as repeat
 from mnistjax.runs.result import package_versions as package_versions
+from mnistjax.runs.sweeping import Choice as Choice
+from mnistjax.runs.sweeping import LogUniform as LogUniform
+from mnistjax.runs.sweeping import Uniform as Uniform
 from mnistjax.runs.tensorboard import TensorBoard as TensorBoard
 from mnistjax.runs.trained import FitResult as FitResult
 from mnistjax.runs.trained import TrainedModel as TrainedModel

@@ -26,7 +26,7 @@ _TEXTS = {"recipe", "model", "dataset", "source", "device", "dataset_sha256"}
 _NUMBERS = {
     *("parameters", "seed", "train_count", "validation_count", "test_count", "batch_size", "epoch"),
     *("epochs", "step", "steps", "steps_per_epoch", "device_count", "images_per_second"),
-    *("compile_seconds", "total_seconds"),
+    *("compile_seconds", "total_seconds", "cache_bytes"),
 }
 _METRICS = ("train_", "validation_", "test_")
 _NAME = re.compile(r"step-\d{10}\.safetensors")
@@ -213,6 +213,24 @@ def _refuse_foreign(path: Path) -> None:
                 f"expected a work directory, found {path / name} without a run: move it, or name "
                 "another directory"
             )
+
+
+def remove_run(path: Path) -> None:
+    """Removes a run that no process is writing to, and its directory if it is empty then.
+
+    Args:
+        path: the directory; nothing is done if it is missing.
+
+    Raises:
+        RunError: another run is writing to it, or it cannot be removed.
+    """
+    if not path.is_dir():
+        return
+    with says_not_writable(path), claim_run_directory(path, TrainConfig(), overwrite=True):
+        _remove_run(path)
+    with contextlib.suppress(OSError):
+        (path / LOCK).unlink(missing_ok=True)
+        path.rmdir()
 
 
 def _remove_run(path: Path) -> None:

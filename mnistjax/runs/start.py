@@ -57,8 +57,9 @@ def start_run(
     resume: bool,
     devices: int | str | None,
     images: str,
+    how_to_go_on: str | None,
 ) -> Iterator[Start]:
-    """Begins a run, and releases its directory in the end. The arguments are those of `fit`.
+    """Begins a run, and releases its directory in the end. The arguments are those of `fit_member`.
 
     Of several processes, the first one alone reads and writes the directory.
 
@@ -77,7 +78,7 @@ def start_run(
             if workdir is not None and processes.is_first():
                 claim = claim_run_directory(workdir, config, overwrite=overwrite, resume=resume)
                 directory = stack.enter_context(claim)
-                how = _how_to_go_on(directory.path, overwrite)
+                how = how_to_go_on or describe_resumption(directory.path, overwrite)
                 stack.enter_context(on_exit_say(f"interrupted: {how}"))
                 progress = _go_on(plan, directory, data) if resume else None
         if plan.placement.process_count > 1:
@@ -86,7 +87,13 @@ def start_run(
         yield Start(plan, directory, data, progress, how)
 
 
-def _how_to_go_on(path: Path, overwrite: bool) -> str:
+def describe_resumption(path: Path, overwrite: bool) -> str:
+    """Returns what to type to go on with an interrupted run.
+
+    Args:
+        path: its directory.
+        overwrite: whether it was started to replace another one.
+    """
     instead = " in place of --overwrite" if overwrite else ""
     return f"the same command with --workdir {shlex.quote(str(path))} --resume{instead} goes on"
 

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnistjax.data import DatasetInfo
-from mnistjax.errors import RunError, RunNotFoundError
+from mnistjax.errors import ConfigError, RunError, RunNotFoundError
 from mnistjax.files import parse_json, user_path
 from mnistjax.models import Model, Variables
 from mnistjax.runs.build import build_model
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import RESULT, WEIGHTS, read_metrics, read_result
+from mnistjax.runs.ensemble import is_ensemble
 from mnistjax.runs.sealed import flatten_named, read_sealed, unflatten_named, write_sealed
 from mnistjax.runs.trained import TrainedModel
 
@@ -40,6 +41,7 @@ def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        ConfigError: the network is an ensemble.
 
     >>> import tempfile, mnistjax
     >>> model, config = mnistjax.create_model("softmax"), mnistjax.get_recipe("softmax")
@@ -50,6 +52,8 @@ def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
     ...     load_weights(folder).info.name
     'my digits'
     """
+    if is_ensemble(trained.model):
+        raise ConfigError("expected a network to save, found an ensemble: save its members")
     metadata = {
         "format": _FORMAT,
         "config": trained.config.to_json(),

@@ -26,6 +26,7 @@ import conditions
 import flops
 import fresh_process
 import peers
+import populations
 import programs
 import readme
 import startup
@@ -122,11 +123,21 @@ def test_json_lines(tmp_path):
 
 @pytest.mark.parametrize(
     "program",
-    [throughput, time_to_accuracy, startup, peers, checkpoints, streaming],
+    [throughput, time_to_accuracy, startup, peers, populations, checkpoints, streaming],
     ids=lambda program: program.__name__,
 )
 def test_arguments_parse(program):
     assert tyro.cli(program.Arguments, args=[]) == program.Arguments()
+
+
+def test_the_cost_of_a_population_is_per_network():
+    arguments = populations.Arguments(members=2, steps=3, rounds=2)
+    row = populations.measure("softmax", mnistjax.load_dataset("digits"), arguments)
+    assert set(row) >= CONDITIONS | {"caches", "vectors"}
+    for one, both, cost in zip(
+        row["one_seconds_runs"], row["population_seconds_runs"], row["cost_runs"], strict=True
+    ):
+        assert cost == pytest.approx(both / (2 * one))
 
 
 def tiny_images(count):

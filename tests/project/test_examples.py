@@ -55,6 +55,19 @@ def test_train_dense_prints_a_line_per_epoch_and_the_test_accuracy(run_example):
     assert float(accuracy[1]) > 90
 
 
+def test_tune_cnn_trains_every_combination_and_draws(run_example, tmp_path):
+    words = ["--recipe", "softmax", "--seeds", "2", "--learning-rates", "0.01", "0.1"]
+    text = run_example("tune_cnn.py", *words)
+    assert len(re.findall(r"^network \d: ", text, re.M)) == 8
+    assert len(re.findall(r"^(adam|momentum) +0.0?1 +validation .* ± .* %$", text, re.M)) == 4
+    assert re.search(r"^best: \w+ at 0.0?1, test accuracy \d+\.\d\d%$", text, re.M)
+    assert (tmp_path / "runs/tune/sweep.png").read_bytes().startswith(b"\x89PNG")
+    results = [path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")]
+    assert len(results) == 8
+    run_example("tune_cnn.py", *words)  # What is there is resumed.
+    assert [path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")] == results
+
+
 def test_compare_models_trains_compares_and_draws(run_example, tmp_path):
     words = ["--models", "softmax", "mlp", "--seeds", "0", "1", "--epochs", "3"]
     text = run_example("compare_models.py", *words)

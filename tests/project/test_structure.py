@@ -30,21 +30,21 @@ WINGS = {
     ],
     "runs": [
         {"checkpoint_policy", "config", "microbatch", "processes", "sealed"},
-        {"build", "directory", "placement", "recipes", "trained"},
-        {"plan"},
+        {"build", "directory", "placement", "recipes", "sweeping", "trained"},
+        {"ensemble", "plan", "population_files"},
         {"callbacks", "weights"},
         {"compiled", "orbax_format", "progress", "tensorboard"},
         {"programs", "result"},
         {"finite", "checkpoints"},
         {"start"},
         {"loop"},
-        {"repeat"},
+        {"population", "repeat"},
     ],
     "evaluation": [
         {"label_errors", "sampling", "significance"},
         {"analysis", "robustness", "insight", "comparison"},
     ],
-    "plots": [{"style"}, {"mosaic"}, {"images", "charts"}],
+    "plots": [{"style"}, {"mosaic"}, {"images", "charts", "sweeps"}],
     "reading": [
         {"planes", "pictures", "network", "cuts"},
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
@@ -55,6 +55,7 @@ WINGS = {
         {"shell"},
         {"compilation_cache", "launching", "listing", "measuring", "reading", "reporting"},
         {"training"},
+        {"sweeping"},
     ],
 }
 # A wing from those before it; the package itself stands before its command line.
@@ -80,7 +81,7 @@ HEAVY = {
     "filelock": {"data.tfds_download", "runs.directory"},
     "orbax": {"runs.orbax_format"},
     "tyro": CLI,
-    "matplotlib": {"plots.style", "plots.mosaic", "plots.images", "plots.charts"}
+    "matplotlib": {"plots.style", "plots.mosaic", "plots.images", "plots.charts", "plots.sweeps"}
     | {"report.pictures"},
     "jinja2": {"report.page"},
 }

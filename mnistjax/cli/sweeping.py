@@ -1,0 +1,186 @@
+"""The command that trains many networks with different seeds and settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import mnistjax
+from mnistjax.cli.shell import make_table, show
+from mnistjax.cli.training import configure, settings_type
+from mnistjax.errors import ConfigError, RunError
+from mnistjax.files import user_path
+
+# All members have these in common, or, as the seed, a flag of their own.
+_SINGLE = ("recipe", "dataset", "validation_fraction", "validation_seed")
+_SHOWN = {"validation_accuracy": "validation %", "test_accuracy": "test %"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepArguments:
+    """The parsed command line of `mnistjax sweep`.
+
+    Attributes:
+        config: the settings that all members have in common.
+        lists: the values of each setting that varies, by name.
+        combine: "product" or "zip".
+        workdir: the directory of the population.
+        overwrite: whether a population that the directory already holds may be replaced.
+        resume: whether a population that the directory already holds goes on.
+        data_dir: folder of the data sets, or None for the default.
+        ensemble: whether the soft vote of the networks is measured, too.
+    """
+
+    config: mnistjax.TrainConfig
+    lists: Mapping[str, Any]
+    combine: Literal["product", "zip"]
+    workdir: Path
+    overwrite: bool
+    resume: bool
+    data_dir: Path | None
+    ensemble: bool
+
+    def run(self) -> None:
+        """Trains the population, and prints a line per member and the tables."""
+        dataset = mnistjax.load_dataset(self.config.dataset, data_dir=self.data_dir)
+        begin = time.perf_counter()
+        found = mnistjax.fit_population(
+            self.config,
+            dataset,
+            combine=self.combine,
+            workdir=self.workdir,
+            overwrite=self.overwrite,
+            resume=self.resume,
+            on_member=self._print_member,
+            **self.lists,
+        )
+        _print_summary(found)
+        trained = sum(member.trained is not None for member in found.members)
+        seconds = time.perf_counter() - begin
+        print(f"\n{trained} of {len(found)} trained in {seconds:.1f} s, in {self.workdir}")
+        if not trained:
+            raise RunError("expected a network, found that the training of all failed")
+        if self.ensemble:
+            accuracy = mnistjax.evaluate(found.ensemble(), dataset.test).summary()["accuracy"]
+            print(f"soft vote of {trained} networks: {accuracy:.2%} of the test images")
+
+    def _print_member(self, row: Mapping[str, Any]) -> None:
+        settings = " ".join(f"{name}={row[name]}" for name in self.lists)
+        if row["error"]:
+            print(f"{row['member']:4d}  {settings}  failed: {row['error']}", flush=True)
+            return
+        shares = [row[name] for name in _SHOWN]
+        words = " ".join(
+            f"{name.split('_')[0]} {share:.2%}"
+            for name, share in zip(_SHOWN, shares, strict=True)
+            if share is not None
+        )
+        print(f"{row['member']:4d}  {settings}  {words}  {row['train_seconds']:.1f} s", flush=True)
+
+
+def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments]:
+    """Returns the command that trains a population, with a flag per setting.
+
+    Args:
+        default: the settings that the flags change, unless `--recipe` selects others.
+
+    Returns:
+        A function whose signature tyro turns into flags.
+    """
+
+    def sweep(
+        settings: Mapping[str, Any],
+        seeds: int = 1,
+        combine: Literal["product", "zip"] = "product",
+        workdir: str | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        deterministic: bool = False,
+        data_dir: Path | None = None,
+        ensemble: bool = False,
+    ) -> SweepArguments:
+        """Train networks with every combination of the given settings and several seeds.
+
+        A flag with several values varies that setting. The table has mean and standard deviation
+        over the seeds; the test images select nothing.
+
+        Args:
+            settings: The defaults shown are those without --recipe.
+            seeds: Number of seeds for each combination, from --seed on.
+            combine: Take every combination of the values, or the first ones of all flags together,
+                then the second ones, and so on.
+            workdir: Directory of the population; if not given, a new one in runs/.
+            overwrite: Replace the population that the directory already holds.
+            resume: Go on with the population that the directory already holds, or start it.
+            deterministic: Give the same bits in every run on a GPU, which is slower there; on a CPU
+                they are always the same.
+            data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that
+                TensorFlow Datasets uses.
+            ensemble: Measure the soft vote of all networks, too.
+        """
+        if seeds < 1:
+            raise ConfigError(f"--seeds must be at least 1, found {seeds}")
+        if resume and workdir is None:
+            raise ConfigError("--resume needs the --workdir of the population, found none")
+        for name, values in settings.items():
+            if values == ():
+                raise ConfigError(f"--{name.replace('_', '-')} needs at least one value")
+        varying: dict[str, Any] = {
+            name: values
+            for name, values in settings.items()
+            if isinstance(values, tuple) and len(values) > 1
+        }
+        fixed = {
+            name: values[0] if isinstance(values, tuple) else values
+            for name, values in settings.items()
+            if name not in varying
+        }
+        config = configure(default, fixed)
+        if deterministic:
+            config = config.replace(deterministic=True)
+        if seeds > 1:
+            varying["seed"] = range(config.seed, config.seed + seeds)
+        name = f"sweep-{config.recipe}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
+        return SweepArguments(
+            config=config,
+            lists=varying,
+            combine=combine,
+            workdir=Path("runs") / name if workdir is None else user_path(workdir, "workdir"),
+            overwrite=overwrite,
+            resume=resume,
+            data_dir=data_dir,
+            ensemble=ensemble,
+        )
+
+    kinds = settings_type(default, several=lambda name: name not in (*_SINGLE, "seed"))
+    sweep.__annotations__["settings"] = kinds
+    return sweep
+
+
+def _print_summary(found: mnistjax.runs.Population) -> None:
+    """Prints mean and spread over the seeds for each combination of the other settings."""
+    lines = found.summary()
+    names = [name for name in found.members[0].settings if name != "seed"]
+    # Only where it says something, as 80 characters are not many.
+    failed = ["failed"] if any(line["failed"] for line in lines) else []
+    titles = [name.replace("_", " ") for name in names]
+    table = make_table(
+        *titles, "n", *failed, *_SHOWN.values(), "95 % interval", numbers_from=len(names)
+    )
+    for line in lines:
+        cells = [str(line[name]) for name in (*names, "n", *failed)]
+        cells += [_spread(line[f"{name}_mean"], line[f"{name}_sd"]) for name in _SHOWN]
+        low, high = line["test_accuracy_low"], line["test_accuracy_high"]
+        cells.append("" if low is None else f"{100 * low:.2f} to {100 * high:.2f}")
+        table.add_row(*cells)
+    show(table, title="mean ± standard deviation over seeds")
+
+
+def _spread(mean: float | None, deviation: float | None) -> str:
+    if mean is None:
+        return ""
+    return f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")

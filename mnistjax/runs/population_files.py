@@ -1,0 +1,146 @@
+"""The directory of a population: its description, and the run directories of its members."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mnistjax.atomic import write_text_atomically
+from mnistjax.errors import RunError, RunNotFoundError
+from mnistjax.files import read_json, user_path
+from mnistjax.runs.config import TrainConfig
+from mnistjax.runs.directory import remove_run
+
+POPULATION = "population.json"
+MEMBERS = "members"
+
+Rows = list[dict[str, Any]]
+
+
+def member_path(directory: Path, number: int) -> Path:
+    """Returns the run directory of a member."""
+    return directory / MEMBERS / f"{number:03d}"
+
+
+def open_population(
+    workdir: str | os.PathLike[str],
+    config: TrainConfig,
+    chosen: Rows,
+    data: str,
+    *,
+    overwrite: bool,
+    resume: bool,
+) -> Path:
+    """Creates the directory of a population, or checks the one to resume or to replace.
+
+    Args:
+        workdir: the directory.
+        config: the settings that the members have in common.
+        chosen: the settings of each member.
+        data: fingerprint of the data set.
+        overwrite: whether a population in the directory is removed.
+        resume: whether a population in the directory goes on.
+
+    Raises:
+        RunError: the directory holds a population, or runs that belong to none, or one of other
+            settings or data to resume; or another process is writing to it, or it cannot be
+            written.
+    """
+    directory = user_path(workdir, "workdir")
+    if (directory / POPULATION).exists():
+        found = read_population(directory)
+        if resume:
+            _check_same(directory, found, json.loads(_describe(config, chosen, data)))
+        elif not overwrite:
+            raise RunError(
+                f"{directory} already holds a population: resume goes on with it, and overwrite "
+                "replaces it"
+            )
+        else:
+            for number in range(len(found["members"])):
+                remove_run(member_path(directory, number))
+    elif not resume and (held := [p for p in (directory / MEMBERS).glob("*") if any(p.glob("*"))]):
+        raise RunError(
+            f"expected a directory without members, found {held[0]}, which belongs to no "
+            "population: move it, or name another directory"
+        )
+    write_population(directory, config, chosen, data)
+    return directory
+
+
+def _check_same(directory: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    for part, what in (("config", "settings"), ("members", "members"), ("data", "data set")):
+        if found[part] != expected[part]:
+            raise RunError(
+                f"expected the population to resume in {directory} to have the same {what}, found "
+                "others"
+            )
+
+
+def _describe(config: TrainConfig, chosen: Rows, data: str, rows: Rows | None = None) -> str:
+    settings = dataclasses.asdict(config)
+    content = {"config": settings, "data": data, "members": chosen, "rows": rows}
+    return json.dumps(content, indent=2) + "\n"
+
+
+def write_population(
+    directory: Path, config: TrainConfig, chosen: Rows, data: str, rows: Rows | None = None
+) -> None:
+    """Writes the description of a population.
+
+    Args:
+        directory: its directory.
+        config: the settings that the members have in common.
+        chosen: the settings of each member.
+        data: fingerprint of the data set.
+        rows: the table of the finished members; None while it is trained.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_text_atomically(directory / POPULATION, _describe(config, chosen, data, rows))
+    except OSError as error:
+        raise RunError(f"expected to write the population to {directory}: {error}") from error
+
+
+def read_population(directory: Path) -> dict[str, Any]:
+    """Reads the description of a population: `config`, `data`, `members` and `rows`.
+
+    Args:
+        directory: its directory.
+
+    Returns:
+        The content of the file. `rows` is None if the population is not finished.
+
+    Raises:
+        RunNotFoundError: there is none.
+        RunError: it is damaged.
+    """
+    path = directory / POPULATION
+    if not path.is_file():
+        raise RunNotFoundError(f"expected a population in {directory}, found no {POPULATION}")
+    try:
+        content = read_json(path)
+        _check_content(content)
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise RunError(f"expected a population in {path}, found something else: {error}") from error
+    return content
+
+
+def _check_content(content: Any) -> None:
+    """Raises an exception unless this is what `write_population` writes."""
+    members, rows = content["members"], content["rows"]
+    fits = isinstance(content["config"], dict) and isinstance(content["data"], str)
+    fits &= isinstance(members, list) and all(isinstance(member, dict) for member in members)
+    if rows is not None:
+        fits &= [row["member"] for row in rows] == list(range(len(members)))
+        for row in rows:
+            fits &= isinstance(row["group"], int)
+            fits &= row["error"] is None or isinstance(row["error"], str)
+    if not fits:
+        raise ValueError("its parts do not fit together")

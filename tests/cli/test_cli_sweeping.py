@@ -1,0 +1,81 @@
+"""`mnistjax sweep` trains every combination, and says in one line what cannot be one."""
+
+import json
+
+import pytest
+
+import mnistjax
+from mnistjax.cli import main
+
+QUICK = ["--dataset", "digits", "--model", "softmax", "--steps", "5"]
+
+
+def test_every_combination_is_trained_and_summarized(tmp_path, capsys):
+    words = ["--learning-rate", "0.01", "0.1", "--optimizer", "sgd", "adam", "--seeds", "2"]
+    main(["sweep", *QUICK, *words, "--seed", "7", "--ensemble", "--workdir", str(tmp_path / "s")])
+    out = capsys.readouterr().out
+    found = mnistjax.runs.load_population(tmp_path / "s")
+    assert len(found) == 8
+    for row in found.rows:
+        assert row["seed"] in (7, 8)
+        line = f"optimizer={row['optimizer']} learning_rate={row['learning_rate']} "
+        assert f"{line}seed={row['seed']}  " in out
+    assert out.count(" ± ") == 1 + 8
+    accuracy = mnistjax.evaluate(found.ensemble(), mnistjax.load_dataset("digits").test).summary()
+    assert f"soft vote of 8 networks: {accuracy['accuracy']:.2%} of the test images" in out
+    assert "8 of 8 trained in " in out
+
+
+def test_one_value_of_each_flag_is_one_network(tmp_path, capsys):
+    main(["sweep", *QUICK, "--learning-rate", "0.1", "--workdir", str(tmp_path / "s")])
+    assert "1 of 1 trained in " in capsys.readouterr().out
+    (row,) = mnistjax.runs.load_population(tmp_path / "s").rows
+    config = mnistjax.load_run(tmp_path / "s/members/000").config
+    assert config.learning_rate == 0.1
+    assert row["test_accuracy"] is not None
+
+
+def test_lists_may_run_in_parallel_and_a_member_may_fail(tmp_path, capsys):
+    words = ["--learning-rate", "0.1", "1e30", "--batch-size", "32", "64", "--combine", "zip"]
+    long = ["--dataset", "digits", "--model", "mlp", "--steps", "60", "--optimizer", "sgd"]
+    main(["sweep", *long, *words, "--workdir", str(tmp_path / "s")])
+    out = capsys.readouterr().out
+    content = json.loads((tmp_path / "s/population.json").read_text())
+    assert [(row["batch_size"], row["learning_rate"]) for row in content["rows"]] == [
+        (32, 0.1),
+        (64, 1e30),
+    ]
+    assert "failed: the training loss in step" in out
+
+
+def test_a_sweep_of_which_nothing_is_left_fails(tmp_path, refusal):
+    words = ["--dataset", "digits", "--model", "mlp", "--steps", "60", "--optimizer", "sgd"]
+    line = refusal("sweep", *words, "--learning-rate", "1e30", "--workdir", tmp_path / "s")
+    assert "training of all failed" in line
+
+
+def test_a_sweep_goes_on_and_is_not_replaced_unasked(tmp_path, capsys, refusal):
+    words = ["sweep", *QUICK, "--learning-rate", "0.1", "0.2", "--workdir", str(tmp_path / "s")]
+    main(words)
+    first = capsys.readouterr().out
+    assert "already holds a population" in refusal(*words)
+    main([*words, "--resume"])
+    table = first[first.index("mean ±") : first.index(" trained in")]
+    assert table[:-2] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--learning-rate", "0.1", "-1"], "learning_rate must be positive"),
+        (["--seeds", "0"], "--seeds must be at least 1, found 0"),
+        (["--resume"], "--resume needs the --workdir"),
+        (["--learning-rate", "--seeds", "2"], "--learning-rate needs at least one value"),
+        (["--batch-size", "4", "5", "--shift", "0", "1", "2", "--combine", "zip"], "to zip, found"),
+        (["--batch-size", "32", "10000"], "batch"),
+    ],
+)
+def test_what_cannot_be_a_sweep_is_one_line(words, message, refusal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refusal("sweep", *QUICK, *words)
+    assert not list(tmp_path.iterdir())
