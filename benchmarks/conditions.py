@@ -53,22 +53,22 @@ def conditions() -> Row:
 
 def processor() -> str:
     """Returns the name of the CPU."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def cpu_details() -> Row:
     """Returns what the speed depends on: the sizes of the caches and the vector instructions."""
-    flags: set[str] = set()
-    if (cpuinfo := Path("/proc/cpuinfo")).is_file():
-        lines = cpuinfo.read_text().splitlines()
-        flags = set(next((line for line in lines if line.startswith("flags")), "").split())
+    flags = _cpuinfo("flags").split()
     widest = [name for name in ("avx512f", "avx2", "avx") if name in flags]
     return {"caches": mnistjax.runs.cache_sizes(), "vectors": widest[0] if widest else "unknown"}
+
+
+def _cpuinfo(field: str) -> str:
+    """Returns what Linux says of the first CPU; empty elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(field))
+    return next(found, "")
 
 
 def threads() -> int:

@@ -20,6 +20,7 @@ from mnistjax.files import printable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _FLUSH_SECONDS = 1.0
+_INTERRUPTED = "interrupted"
 _SHOW_CURSOR = b"\x1b[?25h"  # A progress bar hides it.
 
 
@@ -46,7 +47,7 @@ class _Process:
 
     exits = False  # Whether a thread ends the process.
     received: list[int] | None = None  # Signals that a run has deferred; None outside of a run.
-    hint = "interrupted"  # What is printed when the process ends.
+    hint = _INTERRUPTED  # What is printed when the process ends.
 
 
 @contextlib.contextmanager
@@ -160,14 +161,20 @@ def defers_signals() -> Iterator[Callable[[], int | None]]:
 
 
 @contextlib.contextmanager
-def on_exit_say(hint: str) -> Iterator[None]:
+def on_exit_say(hint: str) -> Iterator[str]:
     """Replaces the line that a process prints when a signal ends it.
 
     Args:
-        hint: the line.
+        hint: the line. Within another such context, the line of that one stays: it knows the whole
+            command, of which a run may be a part.
+
+    Yields:
+        The line that is printed.
     """
-    before, _Process.hint = _Process.hint, hint
+    before = _Process.hint
+    if before == _INTERRUPTED:
+        _Process.hint = hint
     try:
-        yield
+        yield _Process.hint
     finally:
         _Process.hint = before

@@ -32,6 +32,7 @@ def use_compilation_cache() -> None:
     directory is not writable, or if the user has chosen a directory or turned JAX's cache off
     (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE).
     """
+    # JAX makes the attributes of its configuration at run time, where no type checker sees them.
     chosen = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     if os.environ.get(VARIABLE) == "off" or chosen is not None:
         return

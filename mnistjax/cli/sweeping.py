@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any, Literal
 
 import mnistjax
 from mnistjax.cli.shell import make_table, show
-from mnistjax.cli.training import configure, settings_type
+from mnistjax.cli.training import choose_workdir, configure, settings_type
 from mnistjax.errors import ConfigError, RunError
-from mnistjax.files import user_path
 
 # All members have these in common, or, as the seed, a flag of their own.
 _SINGLE = ("recipe", "dataset", "validation_fraction", "validation_seed")
@@ -144,12 +142,11 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             config = config.replace(deterministic=True)
         if seeds > 1:
             varying["seed"] = range(config.seed, config.seed + seeds)
-        name = f"sweep-{config.recipe}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
         return SweepArguments(
             config=config,
             lists=varying,
             combine=combine,
-            workdir=Path("runs") / name if workdir is None else user_path(workdir, "workdir"),
+            workdir=choose_workdir(workdir, f"sweep-{config.recipe}"),
             overwrite=overwrite,
             resume=resume,
             data_dir=data_dir,

@@ -239,11 +239,9 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
         checkpoints = mnistjax.CheckpointPolicy(
             every=checkpoint_every, keep=keep_checkpoints, keep_best=keep_best_checkpoint
         )
-        # With milliseconds, so that runs that start at the same time get different names.
-        name = f"{config.recipe}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
         return RunArguments(
             config=config,
-            workdir=Path("runs") / name if workdir is None else user_path(workdir, "workdir"),
+            workdir=choose_workdir(workdir, config.recipe),
             overwrite=overwrite,
             data_dir=data_dir,
             resume=resume,
@@ -259,6 +257,22 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
     # From this annotation tyro makes one flag per setting; it passes on only those that were given.
     train.__annotations__["settings"] = settings_type(default)
     return train
+
+
+def choose_workdir(workdir: str | None, name: str) -> Path:
+    """Returns the directory that was given, or a new one in `runs/`.
+
+    Args:
+        workdir: the flag of the command line; None if it was not given.
+        name: what the name of a new directory begins with; the date and the time follow.
+
+    Raises:
+        ConfigError: the path cannot be used.
+    """
+    if workdir is not None:
+        return user_path(workdir, "workdir")
+    # With milliseconds, so that runs that start at the same time get different names.
+    return Path("runs") / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
 
 
 def _parse_devices(text: str | None) -> int | str | None:

@@ -72,7 +72,7 @@ def gather(split: Split, indices: np.ndarray) -> Batch:
     labels = np.zeros(indices.shape, split.labels.dtype)
     images[mask] = split.images[indices[mask]]
     labels[mask] = split.labels[indices[mask]]
-    return Batch(images, labels, mask)  # type: ignore[arg-type]
+    return Batch._make((images, labels, mask))
 
 
 def stream_batches(

@@ -104,46 +104,6 @@ def fit(
     >>> fitted.result["steps"], fitted.result["test_count"]
     (5, 360)
     """
-    return fit_member(
-        config,
-        dataset,
-        workdir=workdir,
-        overwrite=overwrite,
-        resume=resume,
-        checkpoints=checkpoints,
-        devices=devices,
-        images=images,
-        callbacks=callbacks,
-    )
-
-
-def fit_member(
-    config: TrainConfig,
-    dataset: Dataset,
-    *,
-    workdir: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    checkpoints: CheckpointPolicy = DEFAULT_POLICY,
-    devices: int | str | None = None,
-    images: str = "auto",
-    callbacks: Sequence[Callback] = (),
-    how_to_go_on: str | None = None,
-) -> FitResult:
-    """Trains a network as `fit` does, as a part of something larger.
-
-    Args:
-        config: as for `fit`.
-        dataset: as for `fit`.
-        workdir: as for `fit`.
-        overwrite: as for `fit`.
-        resume: as for `fit`.
-        checkpoints: as for `fit`.
-        devices: as for `fit`.
-        images: as for `fit`.
-        callbacks: as for `fit`.
-        how_to_go_on: what a user types if it is interrupted; the run's own words if None.
-    """
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         started = start_run(
@@ -154,7 +114,6 @@ def fit_member(
             resume=resume,
             devices=devices,
             images=images,
-            how_to_go_on=how_to_go_on,
         )
         start = stack.enter_context(started)
         plan, directory, data = start.plan, start.directory, start.data

@@ -122,6 +122,7 @@ def choose_placement(
 
 def _choose_devices(devices: int | str | None) -> tuple[jax.Device, ...]:
     local = jax.local_devices()
+    # JAX makes the attributes of its configuration at run time, where no type checker sees them.
     default = jax.config.jax_default_device  # type: ignore[attr-defined]
     if devices is None:
         if isinstance(default, jax.Device) and jax.process_count() == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -23,7 +24,7 @@ from mnistjax.runs.compiled import program_settings
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import RESULT
 from mnistjax.runs.ensemble import ensemble
-from mnistjax.runs.loop import fit_member
+from mnistjax.runs.loop import fit
 from mnistjax.runs.plan import make_plan
 from mnistjax.runs.population_files import (
     member_path,
@@ -31,7 +32,7 @@ from mnistjax.runs.population_files import (
     read_population,
     write_population,
 )
-from mnistjax.runs.start import describe_resumption
+from mnistjax.runs.start import says_how_to_go_on
 from mnistjax.runs.sweeping import expand
 from mnistjax.runs.trained import TrainedModel
 from mnistjax.runs.weights import load_run
@@ -86,13 +87,7 @@ class Population:
         steps and seconds of `result.json`, and `error`. What a member whose training failed lacks
         is None.
         """
-        rows = []
-        for number, member in enumerate(self.members):
-            result = {} if member.trained is None else (member.trained.result or {})
-            measured = {name: result.get(name) for name in _MEASURED}
-            numbers = {"member": number, "group": member.group}
-            rows.append({**numbers, **member.settings, **measured, "error": member.error})
-        return rows
+        return [_row(number, member) for number, member in enumerate(self.members)]
 
     def summary(self) -> list[dict[str, Any]]:
         """Returns mean and spread over the seeds of every setting.
@@ -232,27 +227,27 @@ def fit_population(
     chosen = expand(settings, combine=combine, draws=draws, draw_seed=draw_seed)
     configs = [config.replace(**member) for member in chosen]
     groups = _check(configs, dataset, devices, images)
-    data, directory, how = fingerprint(dataset), None, None
-    if workdir is not None:
-        options = {"overwrite": overwrite, "resume": resume}
-        directory = open_population(workdir, config, chosen, data, **options)
-        how = describe_resumption(directory, overwrite)
-    members: dict[int, Member] = {}
-    # A group after the other, because only a few programs are kept.
-    for number in sorted(range(len(configs)), key=lambda number: groups[number]):
-        trained, error = _train(
-            configs[number],
-            dataset,
-            workdir=directory and member_path(directory, number),
-            resume=resume,
-            devices=devices,
-            images=images,
-            callbacks=callbacks,
-            how_to_go_on=how,
-        )
-        members[number] = Member(chosen[number], groups[number], trained, error)
-        if on_member is not None:
-            _tell(on_member, number, members[number])
+    with contextlib.ExitStack() as stack:
+        directory, data = None, ""
+        if workdir is not None:
+            data, ways = fingerprint(dataset), {"overwrite": overwrite, "resume": resume}
+            directory = open_population(workdir, config, chosen, data, **ways)
+            stack.enter_context(says_how_to_go_on(directory, overwrite))
+        members: dict[int, Member] = {}
+        # A group after the other, because only a few programs are kept.
+        for number in sorted(range(len(configs)), key=lambda number: groups[number]):
+            trained, error = _train(
+                configs[number],
+                dataset,
+                workdir=directory and member_path(directory, number),
+                resume=resume,
+                devices=devices,
+                images=images,
+                callbacks=callbacks,
+            )
+            members[number] = Member(chosen[number], groups[number], trained, error)
+            if on_member is not None:
+                _tell(on_member, _row(number, members[number]))
     population = Population(config, tuple(members[n] for n in range(len(configs))), directory)
     if directory is not None:
         write_population(directory, config, chosen, data, population.rows)
@@ -284,6 +279,14 @@ def load_population(workdir: str | os.PathLike[str]) -> Population:
         for settings, row in zip(content["members"], rows, strict=True)
     )
     return Population(TrainConfig.from_json(json.dumps(content["config"])), members, directory)
+
+
+def _row(number: int, member: Member) -> dict[str, Any]:
+    """Returns the row of a member in the table of `Population.rows`."""
+    result = {} if member.trained is None else (member.trained.result or {})
+    measured = {name: result.get(name) for name in _MEASURED}
+    numbers = {"member": number, "group": member.group}
+    return {**numbers, **member.settings, **measured, "error": member.error}
 
 
 def _without_seed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,15 +332,14 @@ def _train(
             raise RunError(f"expected a member of this population in {workdir}, found another run")
         return found, None
     try:
-        fitted = fit_member(config, dataset, workdir=workdir, resume=resume, **options)
+        fitted = fit(config, dataset, workdir=workdir, resume=resume, **options)
     except NonFiniteLossError as error:
         return None, str(error)
     return fitted.trained, None
 
 
-def _tell(on_member: Callable[[Mapping[str, Any]], None], number: int, member: Member) -> None:
-    row = Population(TrainConfig(), (member,)).rows[0]
+def _tell(on_member: Callable[[Mapping[str, Any]], None], row: Mapping[str, Any]) -> None:
     try:
-        on_member({**row, "member": number})
+        on_member(row)
     except (Exception, SystemExit) as error:  # What only watches must not end the training.
         _LOG.warning("on_member failed: %s", error)

@@ -57,9 +57,8 @@ def start_run(
     resume: bool,
     devices: int | str | None,
     images: str,
-    how_to_go_on: str | None,
 ) -> Iterator[Start]:
-    """Begins a run, and releases its directory in the end. The arguments are those of `fit_member`.
+    """Begins a run, and releases its directory in the end. The arguments are those of `fit`.
 
     Of several processes, the first one alone reads and writes the directory.
 
@@ -78,8 +77,7 @@ def start_run(
             if workdir is not None and processes.is_first():
                 claim = claim_run_directory(workdir, config, overwrite=overwrite, resume=resume)
                 directory = stack.enter_context(claim)
-                how = how_to_go_on or describe_resumption(directory.path, overwrite)
-                stack.enter_context(on_exit_say(f"interrupted: {how}"))
+                how = stack.enter_context(says_how_to_go_on(directory.path, overwrite))
                 progress = _go_on(plan, directory, data) if resume else None
         if plan.placement.process_count > 1:
             processes.check_same({"resume": str(resume), **describe_identity(plan, data())})
@@ -87,15 +85,22 @@ def start_run(
         yield Start(plan, directory, data, progress, how)
 
 
-def describe_resumption(path: Path, overwrite: bool) -> str:
-    """Returns what to type to go on with an interrupted run.
+@contextlib.contextmanager
+def says_how_to_go_on(path: Path, overwrite: bool) -> Iterator[str]:
+    """Has the process say how to go on if a signal ends it.
 
     Args:
-        path: its directory.
+        path: the directory of a run, or of a population, whose runs then say the same.
         overwrite: whether it was started to replace another one.
+
+    Yields:
+        What to type.
     """
     instead = " in place of --overwrite" if overwrite else ""
-    return f"the same command with --workdir {shlex.quote(str(path))} --resume{instead} goes on"
+    how = f"the same command with --workdir {shlex.quote(str(path))} --resume{instead} goes on"
+    prefix = "interrupted: "
+    with on_exit_say(prefix + how) as said:
+        yield said.removeprefix(prefix)
 
 
 def _template(plan: Plan) -> Progress:

@@ -71,7 +71,7 @@ def test_members_whose_groups_take_turns_are_compiled_group_by_group(monkeypatch
     models = []
     monkeypatch.setattr(
         population,
-        "fit_member",
+        "fit",
         lambda config, *_, **__: models.append(config.model) or fit(config, *_),
     )
     names = ["mlp", "softmax"] * 2
