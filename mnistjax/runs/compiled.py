@@ -147,10 +147,12 @@ def _compile(
     """Compiles the programs in parallel."""
     del x64  # It is only part of the cache key.
     blueprint = _Blueprint(config, shapes, placement)
-    # Traced in this thread; XLA releases the GIL.
-    lowered = {name: call.lower(*given) for name, (call, given) in blueprint.calls().items()}
     with ThreadPoolExecutor() as pool:
-        pending = {name: pool.submit(program.compile) for name, program in lowered.items()}
+        # XLA releases the GIL: it compiles the first programs while the next ones are traced.
+        pending = {
+            name: pool.submit(call.lower(*given).compile)
+            for name, (call, given) in blueprint.calls().items()
+        }
         blueprint.warm_up()
         compiled = {name: program.result() for name, program in pending.items()}
     return CompiledPrograms(**compiled, group=blueprint.group, statistics_rows=blueprint.rows)
@@ -176,16 +178,18 @@ class _Blueprint:
         self.rows = max(1, min(steps, _STATISTICS_IMAGES // config.batch_size))
 
     def calls(self) -> dict[str, Call]:
-        """Returns the programs that are compiled ahead of time, with their arguments."""
+        """Returns the programs that are compiled ahead of time, with their arguments.
+
+        The one that takes longest to trace comes last.
+        """
         calls = {
-            "train": self.train(),
-            "create_state": (self.jit(self.create_state), (self.key,)),
+            "create_state": (self.jit(self.create_state, runs_once=True), (self.key,)),
             "order": (self.jit(self.draw_order, self.order.sharding), (self.key, 0)),
         }
         # Only averaged parameters of a network with batch statistics need others.
         if self.config.ema_decay is not None and self.state.batch_stats:
             calls["batch_stats"] = self.statistics()
-        return calls
+        return {**calls, "train": self.train()}
 
     def draw_order(self, key: jax.Array, epoch: jax.Array | int) -> jax.Array:
         size = self.config.batch_size
@@ -236,9 +240,11 @@ class _Blueprint:
         logits = evaluate_logits(self.model, variables, images, self.placement)
         measure_logits(logits, np.zeros(EVAL_BATCH_SIZE, np.int32))
 
-    def jit(self, function: Callable[..., Any], out: Any = None) -> jax.stages.Wrapped:
+    def jit(
+        self, function: Callable[..., Any], out: Any = None, *, runs_once: bool = False
+    ) -> jax.stages.Wrapped:
         """Jits a function; its results are replicated unless `out` says where they are."""
-        options = compiler_options(deterministic=self.config.deterministic)
+        options = compiler_options(deterministic=self.config.deterministic, runs_once=runs_once)
         out = out or self.placement.whole
         return jax.jit(function, out_shardings=out, compiler_options=options)
 
