@@ -26,6 +26,7 @@ class SweepArguments:
         config: the settings that all members have in common.
         lists: the values of each setting that varies, by name.
         combine: "product" or "zip".
+        search: how members are selected on the way, or None.
         workdir: the directory of the population.
         overwrite: whether a population that the directory already holds may be replaced.
         resume: whether a population that the directory already holds goes on.
@@ -36,6 +37,7 @@ class SweepArguments:
     config: mnistjax.TrainConfig
     lists: Mapping[str, Any]
     combine: Literal["product", "zip"]
+    search: mnistjax.runs.Halving | mnistjax.runs.PBT | None
     workdir: Path
     overwrite: bool
     resume: bool
@@ -50,6 +52,7 @@ class SweepArguments:
             self.config,
             dataset,
             combine=self.combine,
+            search=self.search,
             workdir=self.workdir,
             overwrite=self.overwrite,
             resume=self.resume,
@@ -58,8 +61,10 @@ class SweepArguments:
         )
         _print_summary(found)
         trained = sum(member.trained is not None for member in found.members)
+        ended = sum(bool(member.history) for member in found.members)
+        early = f", {ended} ended early," if ended else ""
         seconds = time.perf_counter() - begin
-        print(f"\n{trained} of {len(found)} trained in {seconds:.1f} s, in {self.workdir}")
+        print(f"\n{trained} of {len(found)} trained{early} in {seconds:.1f} s, in {self.workdir}")
         if not trained:
             raise RunError("expected a network, found that the training of all failed")
         if self.ensemble:
@@ -94,6 +99,8 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
         settings: Mapping[str, Any],
         seeds: int = 1,
         combine: Literal["product", "zip"] = "product",
+        halving: bool = False,
+        pbt: bool = False,
         workdir: str | None = None,
         overwrite: bool = False,
         resume: bool = False,
@@ -111,6 +118,10 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             seeds: Number of seeds for each combination, from --seed on.
             combine: Take every combination of the values, or the first ones of all flags together,
                 then the second ones, and so on.
+            halving: Successive halving: train all settings for a few epochs, then the best third
+                for three times as many, and so on; by mean validation accuracy over the seeds.
+            pbt: Population-based training: after each epoch the worst quarter of the networks goes
+                on from the best quarter, with learning rates and other numbers changed a little.
             workdir: Directory of the population; if not given, a new one in runs/.
             overwrite: Replace the population that the directory already holds.
             resume: Go on with the population that the directory already holds, or start it.
@@ -137,6 +148,8 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             for name, values in settings.items()
             if name not in varying
         }
+        if halving and pbt:
+            raise ConfigError("expected --halving or --pbt, found both")
         config = configure(default, fixed)
         if deterministic:
             config = config.replace(deterministic=True)
@@ -146,6 +159,7 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             config=config,
             lists=varying,
             combine=combine,
+            search=_search(halving, pbt),
             workdir=choose_workdir(workdir, f"sweep-{config.recipe}"),
             overwrite=overwrite,
             resume=resume,
@@ -158,18 +172,25 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
     return sweep
 
 
+def _search(halving: bool, pbt: bool) -> mnistjax.runs.Halving | mnistjax.runs.PBT | None:
+    if halving:
+        return mnistjax.runs.Halving()
+    return mnistjax.runs.PBT() if pbt else None
+
+
 def _print_summary(found: mnistjax.runs.Population) -> None:
     """Prints mean and spread over the seeds for each combination of the other settings."""
     lines = found.summary()
     names = [name for name in found.members[0].settings if name != "seed"]
     # Only where it says something, as 80 characters are not many.
-    failed = ["failed"] if any(line["failed"] for line in lines) else []
+    told = [name for name in ("failed", "eliminated") if any(line[name] for line in lines)]
+    told += ["epochs"] if "eliminated" in told else []
     titles = [name.replace("_", " ") for name in names]
     table = make_table(
-        *titles, "n", *failed, *_SHOWN.values(), "95 % interval", numbers_from=len(names)
+        *titles, "n", *told, *_SHOWN.values(), "95 % interval", numbers_from=len(names)
     )
     for line in lines:
-        cells = [str(line[name]) for name in (*names, "n", *failed)]
+        cells = [str(line[name]) for name in (*names, "n", *told)]
         cells += [_spread(line[f"{name}_mean"], line[f"{name}_sd"]) for name in _SHOWN]
         low, high = line["test_accuracy_low"], line["test_accuracy_high"]
         cells.append("" if low is None else f"{100 * low:.2f} to {100 * high:.2f}")

@@ -12,14 +12,16 @@ from mnistjax.runs.config import TrainConfig as TrainConfig
 from mnistjax.runs.directory import read_metrics as read_metrics
 from mnistjax.runs.directory import read_result as read_result
 from mnistjax.runs.ensemble import ensemble as ensemble
+from mnistjax.runs.halving import Halving as Halving
 from mnistjax.runs.loop import fit as fit
 from mnistjax.runs.microbatch import cache_sizes as cache_sizes
 from mnistjax.runs.microbatch import microbatch_for_cache as microbatch_for_cache
 from mnistjax.runs.orbax_format import export_orbax as export_orbax
 from mnistjax.runs.orbax_format import import_orbax as import_orbax
+from mnistjax.runs.pbt import PBT as PBT
+from mnistjax.runs.populate import fit_population as fit_population
 from mnistjax.runs.population import Member as Member
 from mnistjax.runs.population import Population as Population
-from mnistjax.runs.population import fit_population as fit_population
 from mnistjax.runs.population import load_population as load_population
 from mnistjax.runs.processes import initialize as initialize
 from mnistjax.runs.recipes import RECIPES as RECIPES

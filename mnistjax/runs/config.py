@@ -220,6 +220,20 @@ def _numbers() -> dict[str, tuple[Any, Bounds]]:
     return found
 
 
+def clip_setting(name: str, value: float) -> float:
+    """Returns the nearest value that a setting may have.
+
+    Args:
+        name: a setting that is a number.
+        value: its value, which may be out of its bounds.
+
+    >>> clip_setting("rotate", 200.0)
+    180
+    """
+    bounds = _numbers()[name][1]
+    return min(max(value, bounds.low), bounds.high)
+
+
 def _check_number(name: str, value: Any, kind: Any, bounds: Bounds) -> None:
     allowed = kind | int  # An int is accepted for a float.
     within = not isinstance(value, bool) and isinstance(value, allowed)

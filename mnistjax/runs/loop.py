@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,7 @@ from mnistjax.runs.directory import (
 from mnistjax.runs.finite import check_epoch, check_loss, check_training
 from mnistjax.runs.plan import Plan
 from mnistjax.runs.programs import Programs, make_programs
-from mnistjax.runs.progress import Progress
+from mnistjax.runs.progress import History, Progress
 from mnistjax.runs.result import describe_plan, describe_result, prefix_metrics
 from mnistjax.runs.start import start_run
 from mnistjax.runs.trained import FitResult, TrainedModel
@@ -104,6 +105,58 @@ def fit(
     >>> fitted.result["steps"], fitted.result["test_count"]
     (5, 360)
     """
+    fitted = fit_part(
+        config,
+        dataset,
+        workdir=workdir,
+        overwrite=overwrite,
+        resume=resume,
+        checkpoints=checkpoints,
+        devices=devices,
+        images=images,
+        callbacks=callbacks,
+    )
+    assert isinstance(fitted, FitResult)  # It was not to pause.
+    return fitted
+
+
+def fit_part(
+    config: TrainConfig,
+    dataset: Dataset,
+    *,
+    epochs: int | None = None,
+    workdir: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    checkpoints: CheckpointPolicy = DEFAULT_POLICY,
+    devices: int | str | None = None,
+    images: str = "auto",
+    callbacks: Sequence[Callback] = (),
+) -> FitResult | History:
+    """Trains as `fit`, but may pause: the run then goes on with `resume` as if it had not.
+
+    Args:
+        config: the settings.
+        dataset: the data set.
+        epochs: number of epochs, from the start of the run, after which it pauses and saves a
+            checkpoint; None trains it to its end.
+        workdir: the run directory, as for `fit`; so are all other arguments.
+        overwrite: as for `fit`.
+        resume: as for `fit`.
+        checkpoints: as for `fit`.
+        devices: as for `fit`.
+        images: as for `fit`.
+        callbacks: as for `fit`; they are not told of an end where the run pauses.
+
+    Returns:
+        The trained network; or the history of the run, a row per epoch, if it has paused.
+
+    Raises:
+        ConfigError: as `fit`.
+        RunError: as `fit`.
+        NonFiniteLossError: as `fit`.
+        Interrupted: as `fit`.
+    """
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
         started = start_run(
@@ -131,7 +184,9 @@ def fit(
         keeper = Keeper(directory, plan, checkpoints, data, start=step) if directory else None
         with defers_signals() as received:
             run = _Run(plan, programs, watchers, directory, keeper, received, start.how_to_go_on)
-            progress = _train(run, _place(plan, programs, start.progress))
+            progress = _train(run, _place(plan, programs, start.progress), epochs)
+        if not progress.is_over(plan):
+            return progress.history
         variables, result = _test(plan, programs, progress)
         result |= {
             "dataset_sha256": data(),
@@ -206,9 +261,10 @@ def _write_results(
         write_result(directory.path, result)
 
 
-def _train(run: _Run, progress: Progress) -> Progress:
-    """Trains all epochs that are left."""
-    while not progress.is_over(run.plan):
+def _train(run: _Run, progress: Progress, epochs: int | None) -> Progress:
+    """Trains all epochs that are left, or until there are `epochs` of them."""
+    until = math.inf if epochs is None else epochs
+    while not progress.is_over(run.plan) and len(progress.history) < until:
         progress = _train_epoch(run, progress)
         # Not yet where they would replace a whole run: the next checkpoint does that.
         if run.directory and run.directory.has_begun:

@@ -139,8 +139,8 @@ def _check_content(content: Any) -> None:
     fits &= isinstance(members, list) and all(isinstance(member, dict) for member in members)
     if rows is not None:
         fits &= [row["member"] for row in rows] == list(range(len(members)))
-        for row in rows:
-            fits &= isinstance(row["group"], int)
+        for member, row in zip(members, rows, strict=True):
+            fits &= isinstance(row["group"], int) and member.keys() <= row.keys()
             fits &= row["error"] is None or isinstance(row["error"], str)
     if not fits:
         raise ValueError("its parts do not fit together")

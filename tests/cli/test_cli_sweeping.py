@@ -54,6 +54,26 @@ def test_a_sweep_of_which_nothing_is_left_fails(tmp_path, refusal):
     assert "training of all failed" in line
 
 
+def test_settings_may_compete(tmp_path, capsys):
+    words = ["sweep", "--dataset", "digits", "--model", "softmax", "--epochs", "3", "--halving"]
+    rates = ["1e-4", "1e-2", "3e-2"]
+    main([*words, "--learning-rate", *rates, "--seeds", "2", "--workdir", str(tmp_path / "s")])
+    out = capsys.readouterr().out
+    assert "2 of 6 trained, 4 ended early, in " in out
+    assert "eliminated" in out
+    found = mnistjax.runs.load_population(tmp_path / "s")
+    assert sorted(row["epochs"] for row in found.rows) == [1] * 4 + [3] * 2
+
+
+def test_networks_may_go_on_from_better_ones(tmp_path, capsys):
+    words = ["sweep", "--dataset", "digits", "--model", "softmax", "--epochs", "3", "--pbt"]
+    rates = ["1e-6", "1e-2", "3e-2", "2e-2"]
+    main([*words, "--learning-rate", *rates, "--workdir", str(tmp_path / "s")])
+    assert "4 of 4 trained in " in capsys.readouterr().out
+    rows = mnistjax.runs.load_population(tmp_path / "s").rows
+    assert rows[0]["learning_rate"] > 1e-3  # The worst one took over from a better one.
+
+
 def test_a_sweep_goes_on_and_is_not_replaced_unasked(tmp_path, capsys, refusal):
     words = ["sweep", *QUICK, "--learning-rate", "0.1", "0.2", "--workdir", str(tmp_path / "s")]
     main(words)
@@ -73,6 +93,9 @@ def test_a_sweep_goes_on_and_is_not_replaced_unasked(tmp_path, capsys, refusal):
         (["--learning-rate", "--seeds", "2"], "--learning-rate needs at least one value"),
         (["--batch-size", "4", "5", "--shift", "0", "1", "2", "--combine", "zip"], "to zip, found"),
         (["--batch-size", "32", "10000"], "batch"),
+        (["--halving", "--pbt"], "--halving or --pbt, found both"),
+        (["--halving", "--learning-rate", "0.1", "0.2"], "3 epochs for successive halving by 3"),
+        (["--pbt", "--learning-rate", "0.1", "0.2"], "more than 1 epochs, found 2 and 1"),
     ],
 )
 def test_what_cannot_be_a_sweep_is_one_line(words, message, refusal, tmp_path, monkeypatch):

@@ -37,14 +37,16 @@ WINGS = {
         {"programs", "result"},
         {"finite", "checkpoints"},
         {"start"},
-        {"loop"},
-        {"population", "repeat"},
+        {"loop", "population"},
+        {"repeat", "trainer"},
+        {"halving", "pbt"},
+        {"populate"},
     ],
     "evaluation": [
         {"label_errors", "sampling", "significance"},
         {"analysis", "robustness", "insight", "comparison"},
     ],
-    "plots": [{"style"}, {"mosaic"}, {"images", "charts", "sweeps"}],
+    "plots": [{"style"}, {"mosaic"}, {"images", "charts", "seeds", "sweeps"}],
     "reading": [
         {"planes", "pictures", "network", "cuts"},
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
@@ -81,8 +83,8 @@ HEAVY = {
     "filelock": {"data.tfds_download", "runs.directory"},
     "orbax": {"runs.orbax_format"},
     "tyro": CLI,
-    "matplotlib": {"plots.style", "plots.mosaic", "plots.images", "plots.charts", "plots.sweeps"}
-    | {"report.pictures"},
+    "matplotlib": {"plots.style", "plots.mosaic", "plots.images", "plots.charts", "plots.seeds"}
+    | {"plots.sweeps", "report.pictures"},
     "jinja2": {"report.page"},
 }
 FORBIDDEN = ("tensorflow", "pickle", "cloudpickle", "dill")

@@ -14,7 +14,7 @@ from small_runs import CONFIG, dataset, squares
 import mnistjax
 from mnistjax import fit, fit_population
 from mnistjax.errors import ConfigError, NonFiniteLossError, RunError, RunNotFoundError
-from mnistjax.runs import callbacks, load_population, population
+from mnistjax.runs import callbacks, load_population, trainer
 from mnistjax.signals import Interrupted
 
 QUICK = CONFIG.replace(epochs=1)
@@ -70,8 +70,8 @@ def test_a_group_is_compiled_once(found, caplog):
 def test_members_whose_groups_take_turns_are_compiled_group_by_group(monkeypatch):
     models = []
     monkeypatch.setattr(
-        population,
-        "fit",
+        trainer,
+        "fit_part",
         lambda config, *_, **__: models.append(config.model) or fit(config, *_),
     )
     names = ["mlp", "softmax"] * 2

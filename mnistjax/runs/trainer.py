@@ -1,0 +1,179 @@
+"""Trains the members of a population in parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnistjax.data import Dataset
+from mnistjax.errors import NonFiniteLossError, RunError
+from mnistjax.runs.compiled import program_settings
+from mnistjax.runs.config import TrainConfig
+from mnistjax.runs.directory import RESULT
+from mnistjax.runs.loop import fit_part
+from mnistjax.runs.plan import make_plan
+from mnistjax.runs.population import Member, describe_member
+from mnistjax.runs.population_files import member_path
+from mnistjax.runs.trained import FitResult
+from mnistjax.runs.weights import load_run
+
+_LOG = logging.getLogger(__name__)
+
+# Called with the row of each member when nothing more happens to it.
+OnMember = Callable[[Mapping[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidate:
+    """A member to be trained.
+
+    Attributes:
+        number: its number.
+        settings: what distinguishes it from the others.
+        config: all of its settings.
+        group: number of the group with which it shares programs.
+        epochs: its length in epochs, rounded up.
+    """
+
+    number: int
+    settings: Mapping[str, Any]
+    config: TrainConfig
+    group: int
+    epochs: int
+
+
+def check_candidates(
+    config: TrainConfig,
+    chosen: Sequence[Mapping[str, Any]],
+    dataset: Dataset,
+    devices: int | str | None,
+    images: str,
+) -> list[Candidate]:
+    """Checks that all settings fit the data set, and finds who shares programs.
+
+    Args:
+        config: the settings that the members have in common.
+        chosen: the settings of each member.
+        dataset: the data set.
+        devices: as for `fit`.
+        images: as for `fit`.
+
+    Raises:
+        ConfigError: as `fit_population`.
+        UnknownNameError: as `fit_population`.
+    """
+    # By what members share: the number of their group, and their epochs.
+    known: dict[TrainConfig, tuple[int, int]] = {}
+    candidates = []
+    for number, settings in enumerate(chosen):
+        own = config.replace(**settings)
+        shared = program_settings(own)
+        if shared not in known:
+            plan = make_plan(own, dataset, devices=devices, images=images)
+            known[shared] = (len(known), math.ceil(plan.steps / plan.steps_per_epoch))
+        candidates.append(Candidate(number, settings, own, *known[shared]))
+    return candidates
+
+
+class Trainer:
+    """Trains candidates, at once or in parts, and keeps what has become of each of them."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        place: Path | None,
+        options: Mapping[str, Any],
+        on_member: OnMember | None,
+    ) -> None:
+        """Begins with no member.
+
+        Args:
+            dataset: the data set.
+            place: the directory of the population; None writes nothing, and then no member pauses.
+            options: other arguments of `fit_part`.
+            on_member: called with the row of each member that is finished.
+        """
+        self.dataset, self.place = dataset, place
+        self._options, self._on_member = options, on_member
+        self._members: dict[int, Member] = {}
+
+    def __getitem__(self, one: Candidate) -> Member:
+        """Returns what has become of a candidate so far."""
+        return self._members[one.number]
+
+    def directory(self, one: Candidate) -> Path | None:
+        """Returns the run directory of a candidate."""
+        return self.place and member_path(self.place, one.number)
+
+    def train(self, one: Candidate, *, epochs: int | None = None, resume: bool) -> Member:
+        """Trains a candidate, or reads the one that is finished.
+
+        Args:
+            one: the candidate.
+            epochs: number of epochs, from its start, after which it pauses; None trains to its end.
+            resume: whether it goes on from its newest checkpoint.
+
+        Raises:
+            RunError: its directory holds a finished run of other settings; or as `fit`.
+            Interrupted: as `fit`.
+        """
+        member = self._members[one.number] = self._train(one, epochs, resume)
+        return member
+
+    def _train(self, one: Candidate, epochs: int | None, resume: bool) -> Member:
+        workdir = self.directory(one)
+        if resume and workdir is not None and (workdir / RESULT).exists():
+            found = load_run(workdir)
+            if found.config != one.config:
+                raise RunError(
+                    f"expected a member of this population in {workdir}, found another run"
+                )
+            return Member(one.settings, one.group, found)
+        try:
+            done = fit_part(
+                one.config,
+                self.dataset,
+                epochs=epochs,
+                workdir=workdir,
+                resume=resume,
+                **self._options,
+            )
+        except NonFiniteLossError as error:
+            return Member(one.settings, one.group, None, str(error))
+        if isinstance(done, FitResult):
+            return Member(one.settings, one.group, done.trained)
+        return Member(one.settings, one.group, None, history=done)
+
+    def tell(self, one: Candidate) -> None:
+        """Tells the watcher that nothing more happens to a candidate."""
+        if self._on_member is None:
+            return
+        try:
+            self._on_member(describe_member(one.number, self[one]))
+        except (Exception, SystemExit) as error:  # What only watches must not end the training.
+            _LOG.warning("on_member failed: %s", error)
+
+
+def by_group(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Returns candidates a group after the other, because only a few programs are kept."""
+    return sorted(candidates, key=lambda one: one.group)
+
+
+def validation_accuracy(member: Member, epochs: int) -> float | None:
+    """Returns the validation accuracy of a member after a number of epochs.
+
+    Args:
+        member: the member; it may have been trained for longer, or have stopped early.
+        epochs: number of epochs, at least 1.
+
+    Returns:
+        The accuracy, or None if its training failed.
+    """
+    if member.error is not None:
+        return None
+    history = member.trained.history if member.trained else member.history
+    return history[:epochs][-1]["validation_accuracy"]
