@@ -16,5 +16,6 @@ from mnistjax.plots.images import filters as filters
 from mnistjax.plots.images import mistakes as mistakes
 from mnistjax.plots.images import saliency as saliency
 from mnistjax.plots.images import samples as samples
+from mnistjax.plots.seeds import seeds as seeds
 from mnistjax.plots.style import render_png as render_png
 from mnistjax.plots.sweeps import sweep as sweep
