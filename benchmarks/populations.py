@@ -6,16 +6,25 @@ In each round, `fit` trains one network and `fit_population` trains K of them, i
 programs that are compiled before; `cost` is the median over the rounds of the ratio of the seconds
 to K times those of one. With `--process`, a new process without compiled programs trains K networks
 of a recipe, and the seconds from its start are compared with K trainings and one compilation.
+
+With `--peer`, K networks of the benchmark against peers are trained for an epoch, here and, one
+after the other, by that peer: `cost` is then the seconds here as a share of the peer's.
 """
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
+import peers
 import tyro
 from conditions import Row, command, conditions, spread, table, write_json_lines
+from networks import NETWORKS
+from peer_processes import start_workers
 
 import mnistjax
 from mnistjax.cli import one_line_errors
@@ -36,6 +45,12 @@ class Arguments:
     process: str | None = None
     """Recipe of the population that a new process trains, with all of its epochs; none if not
     given."""
+    peer: str | None = None
+    """Framework to compare with, as `pytorch-eager`; none if not given."""
+    peer_network: Literal["softmax", "mlp", "cnn", "cnn-bn", "speed"] = "mlp"
+    """Network of that comparison."""
+    peer_batch_size: int = 64
+    """Images per update of that comparison."""
     dataset: str = "mnist"
     """Data set."""
     data_dir: Path | None = None
@@ -117,6 +132,49 @@ def measure_process(recipe: str, arguments: Arguments) -> Row:
     }
 
 
+def measure_peer(dataset: mnistjax.Dataset, arguments: Arguments) -> Row:
+    """Returns the row of a population that is compared with a peer, which trains one by one.
+
+    The peer trains the same network on all images for as many epochs; creating and testing its
+    networks is not counted, while here it is.
+    """
+    assert arguments.peer is not None
+    network, size = arguments.peer_network, arguments.peer_batch_size
+    config = mnistjax.TrainConfig(
+        model=NETWORKS[network].model, batch_size=size, epochs=1, validation_fraction=0.0
+    )
+    mnistjax.fit(config, dataset)  # Compiles.
+    ours, theirs = [], []
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        setting = peers.Setting(network, size)
+        given = peers.Arguments(dataset=arguments.dataset, data_dir=arguments.data_dir)
+        task = peers.write_task(given, setting, Path(folder))
+        started = start_workers([arguments.peer], task, sys.executable, Path(folder), stack)
+        if not started:
+            raise mnistjax.errors.ConfigError(f"expected {arguments.peer}, which cannot start")
+        started[0].ask("train")  # Compiles.
+        for _ in range(arguments.rounds):
+            answers = [started[0].ask("train") for _ in range(arguments.members)]
+            theirs.append(sum(answer["seconds"] for answer in answers))
+            begin = time.perf_counter()
+            mnistjax.fit_population(config, dataset, seeds=range(arguments.members))
+            ours.append(time.perf_counter() - begin)
+    costs = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return {
+        "benchmark": "populations",
+        "recipe": f"{network}, one by one in {arguments.peer}",
+        "members": arguments.members,
+        "steps": answers[0]["images"] // size,
+        "batch_size": size,
+        "rounds": arguments.rounds,
+        **spread("one_seconds", [seconds / arguments.members for seconds in theirs]),
+        **spread("population_seconds", ours),
+        **spread("cost", costs),
+        **conditions(),
+        "command": command(),
+    }
+
+
 COLUMNS = {
     "recipe": lambda row: row["recipe"],
     "members": lambda row: str(row["members"]),
@@ -138,6 +196,8 @@ def main(arguments: Arguments) -> None:
     rows = [measure(recipe, dataset, arguments) for recipe in arguments.recipes]
     if arguments.process:
         rows.append(measure_process(arguments.process, arguments))
+    if arguments.peer:
+        rows.append(measure_peer(dataset, arguments))
     write_json_lines(arguments.json, rows)
     print(table(rows, COLUMNS))
 
