@@ -6,6 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from mnistjax.errors import MnistjaxError
 from mnistjax.runs.trained import FitResult
 
@@ -105,7 +107,8 @@ class Watchers:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 name = f"{type(callback).__name__}.{hook}"
                 _LOG.warning("%s failed, and the run goes on without it: %s", name, reason)
-        return any(answer is True for answer in answers)
+        # A comparison of NumPy's numbers is no `bool`.
+        return any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
 
 
 class ProgressBar(Callback):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 from small_runs import CONFIG, Recorder, dataset
 
@@ -69,10 +70,11 @@ def test_a_callback_that_cannot_be_used_as_asked_ends_the_run_before_it_begins(t
         fit(CONFIG, dataset(), callbacks=[Recorder(fails_at="start", error=ConfigError)])
 
 
-def test_a_callback_may_end_the_run_after_an_epoch(tmp_path):
+@pytest.mark.parametrize("kind", [bool, np.bool_])
+def test_a_callback_may_end_the_run_after_an_epoch(tmp_path, kind):
     class StopAfterTwo(Recorder):
         def on_epoch(self, row):
-            return row["epoch"] >= 2
+            return kind(row["epoch"] >= 2)
 
     fitted = fit(CONFIG, dataset(), workdir=tmp_path, callbacks=[StopAfterTwo()])
     assert [row["epoch"] for row in fitted.history] == [1.0, 2.0]
