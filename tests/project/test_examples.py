@@ -68,6 +68,21 @@ def test_tune_cnn_trains_every_combination_and_draws(run_example, tmp_path):
     assert [path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")] == results
 
 
+def test_tune_optuna_tells_the_study_what_was_trained(run_example):
+    words = ["--recipe", "softmax", "--trials", "9", "--epochs", "2"]
+    text = run_example("tune_optuna.py", *words)
+    trials = re.findall(
+        r"^trial (\d): .*'learning_rate': (\S+)} (\d+\.\d\d)% (pruned)?$", text, re.M
+    )
+    assert [int(number) for number, *_ in trials] == list(range(9))
+    # Pruned are some, but not among the first five, with which the others are compared.
+    pruned = [int(number) for number, *_, end in trials if end]
+    assert pruned
+    assert min(pruned) >= 5
+    best = max((trial for trial in trials if not trial[3]), key=lambda trial: float(trial[2]))
+    assert re.search(rf"^best: .*{re.escape(best[1])}}}, test accuracy \d+\.\d\d%$", text, re.M)
+
+
 def test_compare_models_trains_compares_and_draws(run_example, tmp_path):
     words = ["--models", "softmax", "mlp", "--seeds", "0", "1", "--epochs", "3"]
     text = run_example("compare_models.py", *words)
