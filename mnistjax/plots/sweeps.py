@@ -48,17 +48,22 @@ def sweep(
     >>> sweep(found, "learning_rate").axes[0].get_xlabel()
     'learning rate'
     """
-    names = _varying(population)
+    names = varying(population)
     if setting not in names:
         raise UnknownNameError("setting that varies", setting, names)
     if split not in ("validation", "test"):
         raise UnknownNameError("split", split, ("validation", "test"))
     accuracy = f"{split}_accuracy"
-    rows = [row for row in population.rows if row[accuracy] is not None]
+    # The number of epochs, or of steps, is that of the settings: the network may have had fewer.
+    rows = [
+        {**row, **member.settings}
+        for row, member in zip(population.rows, population.members, strict=True)
+        if row[accuracy] is not None
+    ]
     if not rows:
         return draw_message(f"No network has a {split} accuracy")
     others = [name for name in names if name != setting]
-    places = _places([row[setting] for row in rows])
+    places = places_of([row[setting] for row in rows])
     lines: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for line in population.summary():
         if line[f"{accuracy}_mean"] is not None:
@@ -82,7 +87,7 @@ def sweep(
     return figure
 
 
-def _varying(population: Population) -> list[str]:
+def varying(population: Population) -> list[str]:
     """Returns the names of the settings, other than the seed, of which there are several values."""
     values: dict[str, list[Any]] = {}
     for member in population.members:
@@ -92,7 +97,7 @@ def _varying(population: Population) -> list[str]:
     return [name for name, found in values.items() if len(found) > 1 and name != "seed"]
 
 
-def _places(values: Sequence[Any]) -> dict[Any, float]:
+def places_of(values: Sequence[Any]) -> dict[Any, float]:
     """Returns where each value is on the axis: numbers of several magnitudes by logarithm."""
     distinct = list(dict.fromkeys(values))
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in distinct):

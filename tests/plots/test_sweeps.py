@@ -15,8 +15,8 @@ from mnistjax.runs import Member, Population
 CONFIG = mnistjax.TrainConfig()
 
 
-def member(settings, validation, test=0.5):
-    result = {"validation_accuracy": validation, "test_accuracy": test}
+def member(settings, validation, test=0.5, **measured):
+    result = {"validation_accuracy": validation, "test_accuracy": test, **measured}
     network = mnistjax.TrainedModel(
         mnistjax.create_model("softmax"), {}, mnistjax.DatasetInfo("x", 10), CONFIG, result
     )
@@ -86,6 +86,13 @@ def test_networks_that_failed_are_left_out():
     other = Member({"shift": 8, "seed": 0}, 0, None, "the loss became nan")
     alone = plots.sweep(Population(CONFIG, (lost, other)), "shift")
     assert alone.axes[0].texts[0].get_text() == "No network has a validation accuracy"
+
+
+def test_numbers_of_epochs_are_those_of_the_settings():
+    # As early stopping leaves them: the best epoch is an earlier one.
+    found = Population(CONFIG, tuple(member({"epochs": n}, 0.8, epochs=2.0) for n in (3, 5)))
+    (axes,) = plots.sweep(found, "epochs").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["3", "5"]
 
 
 def test_of_many_combinations_every_network_is_drawn():
