@@ -12,6 +12,7 @@ import numpy as np
 from mnistjax.errors import ConfigError, UnknownNameError
 from mnistjax.models import Model, Variables
 from mnistjax.runs import TrainedModel
+from mnistjax.runs.ensemble import is_ensemble
 from mnistjax.training import in_batches, scale_pixels
 
 PROJECTIONS = ("pca", "tsne")
@@ -33,7 +34,8 @@ def first_layer_filters(trained: TrainedModel) -> np.ndarray:
         layer reshaped to images; averaged over the input channels.
 
     Raises:
-        ConfigError: no layer has weights that match the image shape.
+        ConfigError: no layer has weights that match the image shape, or the network is an ensemble,
+            which has a first layer for each of its networks.
 
     >>> import mnistjax
     >>> model, info = mnistjax.create_model("softmax"), mnistjax.DatasetInfo("mine", 10)
@@ -41,6 +43,8 @@ def first_layer_filters(trained: TrainedModel) -> np.ndarray:
     >>> first_layer_filters(TrainedModel(model, variables, info)).shape
     (10, 28, 28)
     """
+    if is_ensemble(trained.model):
+        raise ConfigError(f"expected one network, found an {trained.model.name}")
     image_shape = tuple(trained.info.image_shape)
     height, width, channels = image_shape
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.variables["params"])]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -26,9 +24,12 @@ from mnistjax.evaluation import (
     find_label_errors,
     measure_robustness,
 )
+from mnistjax.models import count_parameters
 from mnistjax.report.pictures import ReportImage, draw_pictures, encode_image, project_sample
-from mnistjax.runs import TrainedModel
+from mnistjax.report.rendering import render
+from mnistjax.runs import TrainedModel, package_versions
 from mnistjax.runs.directory import PLOTS, REPORT
+from mnistjax.runs.ensemble import Vote
 
 _MAX_MISTAKES = 1000
 _ROBUSTNESS_IMAGES = 1000  # Measuring all of MNIST 31 times would take most of a minute.
@@ -63,17 +64,19 @@ def write_report(
     output: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Path:
-    """Writes the report of a finished run: `report.html`, and its images to `plots/*.png`.
+    """Writes the report of a run or an ensemble: `report.html`, and its images to `plots/*.png`.
 
     The page is self-contained: metrics, learning curves, confusion matrix, a gallery of mistakes
     with a filter, calibration, robustness, filters, saliency, an embedding, the data, the settings.
-    The same run gives the same bytes on the same machine with the same number of threads.
+    The report of an ensemble has what can be known without the record of a run. The same run gives
+    the same bytes on the same machine with the same number of threads.
 
     Args:
         trained: the network with the result and the history of its run, as in
-            `fit(...).trained` and `load_run(run)`.
+            `fit(...).trained` and `load_run(run)`; or an ensemble.
         dataset: the data set that it was trained on.
-        workdir: the run directory; it is created if it is missing.
+        workdir: the run directory, or for an ensemble one of its own; it is created if it is
+            missing.
         output: the path of the page; `report.html` in `workdir` if None.
         seed: seed of all random draws: samples of the test images, corruptions, augmentation and
             the projection.
@@ -90,7 +93,7 @@ def write_report(
     directory = Path(workdir)
     if directory.is_file():
         raise RunError(f"expected the directory of a run, found the file {directory}")
-    result = _check_run(trained)
+    facts = _describe_network(trained, dataset)
     # Compiled programs and t-SNE run outside of Python's lock, so pictures are drawn meanwhile.
     with ThreadPoolExecutor() as pool:
         points = pool.submit(project_sample, trained, dataset, seed=seed)
@@ -102,17 +105,30 @@ def write_report(
             trained, dataset, analysis, robustness=rows.result, projection=points.result, seed=seed
         )
         robustness = rows.result()
-    page = _render(
+    page = render(
+        "report.html.j2",
         {
-            **_describe_run(trained, dataset, result),
+            **facts,
             **_describe_history(trained.history),
             **_describe_analysis(analysis),
             **_describe_mistakes(analysis, dataset),
             **_describe_robustness(robustness),
-            "pictures": {name: _describe_picture(picture) for name, picture in pictures.items()},
-        }
+            "pictures": pictures,
+        },
+        script="report.js",
     )
     return _write(directory, Path(output) if output else directory / REPORT, page, pictures)
+
+
+def _describe_network(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
+    vote = trained.model.apply
+    if isinstance(vote, Vote):
+        described = _describe_ensemble(trained, vote, dataset)
+        sections = tuple(section for section in _SECTIONS if section[0] != "learning")
+    else:
+        described, sections = _describe_run(trained, dataset, _check_run(trained)), _SECTIONS
+    height, width = dataset.info.image_shape[:2]
+    return {**described, "sections": sections, "image_height": height, "image_width": width}
 
 
 def _check_run(trained: TrainedModel) -> Mapping[str, Any]:
@@ -175,17 +191,39 @@ def _describe_run(
     recipe = "" if trained.config.recipe == "custom" else f"{trained.config.recipe}: "
     return {
         "title": f"{recipe}{trained.config.model} on {dataset.info.name}",
-        "sections": _SECTIONS,
         "result": result,
+        "model": result["model"],
+        "parameters": result["parameters"],
+        "versions": result["versions"],
         "settings": [(name.replace("_", " "), value) for name, value in settings],
         "conditions": conditions,
         "learning_note": " ".join(notes),
-        "image_height": dataset.info.image_shape[0],
-        "image_width": dataset.info.image_shape[1],
+    }
+
+
+def _describe_ensemble(trained: TrainedModel, vote: Vote, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "title": f"{trained.model.name} on {dataset.info.name}",
+        "result": None,
+        "model": trained.model.name,
+        "parameters": count_parameters(trained.variables),
+        "versions": package_versions(),
+        "settings": [
+            ("networks", vote.count),
+            ("models", ", ".join(dict.fromkeys(model.name for model in vote.models))),
+            ("recipe of the first network", trained.config.recipe),
+        ],
+        "conditions": [
+            ("data set", dataset.info.name),
+            ("data source", dataset.source),
+            ("test images", f"{len(dataset.test):,}"),
+        ],
     }
 
 
 def _describe_history(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if not history:
+        return {"epochs": (), "epoch_count": 0}
     chosen = np.linspace(0, len(history) - 1, min(len(history), _MAX_EPOCHS)).round().astype(int)
     return {"epochs": [history[index] for index in chosen], "epoch_count": len(history)}
 
@@ -273,48 +311,3 @@ def _describe_robustness(rows: Sequence[Robustness]) -> dict[str, Any]:
         "robust_columns": max(map(len, kinds)),
         "robust_rows": [(kind[0].corruption, kind[0].unit, kind) for kind in kinds],
     }
-
-
-def _describe_picture(picture: ReportImage) -> dict[str, Any]:
-    width, height = picture.size
-    return {"uri": picture.uri, "alt": picture.description, "width": width, "height": height}
-
-
-def _render(facts: Mapping[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("mnistjax.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "percent": lambda share, digits: f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%",
-        "thousands": lambda count: f"{count:,}",
-        "seconds": _name_seconds,
-    }
-    style = environment.get_template("report.css").render()
-    script = environment.get_template("report.js").render()
-    return environment.get_template("report.html.j2").render(
-        **facts,
-        style=Markup(style),
-        style_hash=_hash(style),
-        script=Markup(script),
-        script_hash=_hash(script),
-    )
-
-
-def _hash(text: str) -> str:
-    """Returns the hash that allows an inline style or script in a Content-Security-Policy."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-
-
-def _name_seconds(seconds: float) -> str:
-    """Formats a duration, for example 0.8 s, 28.4 s or 3 min 20 s."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60} s"

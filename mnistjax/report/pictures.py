@@ -92,7 +92,7 @@ def draw_pictures(
     """Draws all images of the report.
 
     Args:
-        trained: the network, with the history of its run.
+        trained: the network, with the history of its run; an ensemble has none.
         dataset: the data set that it was trained and measured on.
         analysis: its analysis on all test images.
         robustness: returns its accuracies on corrupted images; called after other images have been
@@ -102,12 +102,13 @@ def draw_pictures(
 
     Returns:
         The images by name; the names are from `PLOT_NAMES`. "augmentation" is missing if the run
-        has none; "filters" and "embedding" are missing if the network does not provide them.
+        has none; "filters" and "embedding" are missing if the network does not provide them. An
+        ensemble has none of them, and no "learning_curves".
     """
     drawings: dict[str, Callable[[], Figure | None]] = {
         "samples": lambda: plots.samples(dataset.train, dataset.info),
         "class_distribution": lambda: plots.class_distribution(dataset),
-        "learning_curves": lambda: plots.learning_curves(trained.history),
+        "learning_curves": lambda: _draw_history(trained),
         "confusion": lambda: plots.confusion(analysis),
         "mistakes": lambda: plots.mistakes(analysis, dataset.test.images),
         "reliability": lambda: plots.reliability(analysis),
@@ -125,8 +126,13 @@ def draw_pictures(
     return pictures
 
 
+def _draw_history(trained: TrainedModel) -> Figure | None:
+    return plots.learning_curves(trained.history) if trained.history else None
+
+
 def _draw_augmentation(trained: TrainedModel, dataset: Dataset, seed: int) -> Figure | None:
-    augment = build_augment(trained.config)
+    # The networks of an ensemble, which has no history, may have been trained each in its own way.
+    augment = build_augment(trained.config) if trained.history else None
     return plots.augmentation(dataset.train, augment, seed=seed) if augment else None
 
 

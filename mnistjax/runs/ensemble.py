@@ -51,13 +51,13 @@ def ensemble(networks: Sequence[TrainedModel]) -> TrainedModel:
         "batch_stats": [group["batch_stats"] for group in groups],
     }
     name = f"ensemble of {len(networks)}"
-    model = Model(_cannot_initialize, _Vote(tuple(models), len(networks)), name)
+    model = Model(_cannot_initialize, Vote(tuple(models), len(networks)), name)
     return TrainedModel(model, jax.tree.map(jnp.asarray, variables), first.info, first.config)
 
 
 def is_ensemble(model: Model) -> bool:
     """Returns whether a network is the vote of others."""
-    return isinstance(model.apply, _Vote)
+    return isinstance(model.apply, Vote)
 
 
 def _cannot_initialize(key: jax.Array, images: jax.Array) -> Variables:
@@ -65,8 +65,13 @@ def _cannot_initialize(key: jax.Array, images: jax.Array) -> Variables:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Vote:
-    """The function `apply` of an ensemble."""
+class Vote:
+    """The function `apply` of an ensemble.
+
+    Attributes:
+        models: the models of its networks, each once.
+        count: number of networks.
+    """
 
     models: tuple[Model, ...]
     count: int
@@ -74,6 +79,7 @@ class _Vote:
     def __call__(
         self, variables: Variables, images: jax.Array, *, train: bool = False, **options: Any
     ) -> tuple[jax.Array, PyTree]:
+        """Returns the logarithms of the mean probabilities, float32 [B, num_classes]."""
         if train:
             raise ConfigError("expected a network to train, found an ensemble")
         total: Any = 0.0

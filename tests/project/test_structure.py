@@ -52,7 +52,7 @@ WINGS = {
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
         {"digit", "page"},
     ],
-    "report": [{"pictures"}, {"page"}, {"callback"}],
+    "report": [{"pictures", "rendering"}, {"page"}, {"callback"}],
     "cli": [
         {"shell"},
         {"compilation_cache", "launching", "listing", "measuring", "reading", "reporting"},
@@ -85,7 +85,7 @@ HEAVY = {
     "tyro": CLI,
     "matplotlib": {"plots.style", "plots.mosaic", "plots.images", "plots.charts", "plots.seeds"}
     | {"plots.sweeps", "report.pictures"},
-    "jinja2": {"report.page"},
+    "jinja2": {"report.rendering"},
 }
 FORBIDDEN = ("tensorflow", "pickle", "cloudpickle", "dill")
 # These compute and do nothing else: they know no file, clock, process, network or setting.

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
+from pages import PHONE, WIDE, brightness, fits_the_width, requests_outside
 from report_runs import HOSTILE_CLASSES
 
 import mnistjax
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    places = [os.environ.get("MNISTJAX_CHROMIUM"), *map(shutil.which, BROWSERS)]
-    path = next((place for place in places if place), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
 def runs(report_run):
     """The directory and data set of a run by name."""
     return lambda name: report_run(name)[:2]
-
-
-@pytest.fixture
-def open_page(browser):
-    """Opens a file in a new window; what it asked for and complained of is on `page.log`."""
-    contexts = []
-
-    def open_file(path: Path, **settings):
-        settings = {"viewport": WIDE, **settings}
-        context = browser.new_context(**settings)
-        contexts.append(context)
-        page = context.new_page()
-        page.requests, page.complaints = [], []
-        page.on("request", lambda request: page.requests.append(request.url))
-        page.on("console", lambda message: page.complaints.append(message.text))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (page.complaints.append("dialog"), dialog.dismiss()))
-        page.goto(path.as_uri())
-        return page
-
-    yield open_file
-    for context in contexts:
-        context.close()
 
 
 def mistakes_of(workdir, dataset):
@@ -73,11 +30,6 @@ def shown(page):
     return items.evaluate_all("items => items.map(i => [+i.dataset.t, +i.dataset.p])")
 
 
-def fits_the_width(page):
-    """Whether nothing has to be scrolled sideways, but for what scrolls in a box of its own."""
-    return page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-
-
 @pytest.mark.parametrize("name", ["hostile", "all right", "forty-seven classes"])
 def test_it_renders_without_a_complaint_and_asks_for_nothing(name, runs, open_page):
     workdir, dataset = runs(name)
@@ -90,8 +42,7 @@ def test_it_renders_without_a_complaint_and_asks_for_nothing(name, runs, open_pa
     assert all(loaded and width > 20 for loaded, width in images)
     assert page.evaluate("getComputedStyle(document.body).maxWidth") != "none"
     assert page.complaints == []
-    outside = [url for url in page.requests if not url.startswith("data:")]
-    assert outside == [(workdir / "report.html").as_uri()]
+    assert requests_outside(page) == [(workdir / "report.html").as_uri()]
 
 
 def test_its_policy_would_stop_a_request_and_a_script(runs, open_page):
@@ -179,11 +130,6 @@ def test_no_screen_has_to_be_scrolled_sideways(name, viewport, runs, open_page):
         "all => all.every(i => i.getBoundingClientRect().right <= window.innerWidth)"
     )
     assert narrow
-
-
-def brightness(page, selector):
-    color = page.locator(selector).first.evaluate("e => getComputedStyle(e).backgroundColor")
-    return sum(map(int, color.strip("rgb()").split(",")[:3])) / 3
 
 
 def test_it_follows_the_light_and_turns_its_pictures(runs, open_page):
