@@ -1,4 +1,4 @@
-"""Commands about one run: its report, and its repetition."""
+"""Commands about one run, or one population: its report, and its repetition."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import tyro
 
 import mnistjax
 from mnistjax.errors import RunError
+from mnistjax.files import user_path
+from mnistjax.runs.population_files import POPULATION
 
 
 def report(
@@ -16,14 +18,18 @@ def report(
     data_dir: Path | None = None,
     output: Path | None = None,
 ) -> None:
-    """Write a page that shows a run, and its pictures to plots/ of the run directory.
+    """Write a page that shows a run, and its pictures to plots/, or one that shows a sweep.
 
     Args:
-        run: Run directory.
+        run: Directory of a run or a sweep.
         data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that
-            TensorFlow Datasets uses.
-        output: File to write; if not given, report.html in the run directory.
+            TensorFlow Datasets uses. The page of a sweep needs none.
+        output: File to write; if not given, report.html in the directory.
     """
+    if (user_path(run, "run") / POPULATION).is_file():
+        population = mnistjax.runs.load_population(run)
+        print(f"report in {mnistjax.report.write_sweep_report(population, output=output)}")
+        return
     trained = mnistjax.load_run(run)
     dataset = mnistjax.runs.load_run_dataset(trained, data_dir=data_dir)
     print(f"report in {mnistjax.write_report(trained, dataset, run, output=output)}")

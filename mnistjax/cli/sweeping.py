@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +13,11 @@ import mnistjax
 from mnistjax.cli.shell import make_table, show
 from mnistjax.cli.training import choose_workdir, configure, settings_type
 from mnistjax.errors import ConfigError, RunError
+from mnistjax.report.sweep_page import name_spread
 
 # All members have these in common, or, as the seed, a flag of their own.
 _SINGLE = ("recipe", "dataset", "validation_fraction", "validation_seed")
+_LOG = logging.getLogger(__name__)
 _SHOWN = {"validation_accuracy": "validation %", "test_accuracy": "test %"}
 
 
@@ -32,6 +35,7 @@ class SweepArguments:
         resume: whether a population that the directory already holds goes on.
         data_dir: folder of the data sets, or None for the default.
         ensemble: whether the soft vote of the networks is measured, too.
+        report: whether report.html is written, too.
     """
 
     config: mnistjax.TrainConfig
@@ -43,6 +47,7 @@ class SweepArguments:
     resume: bool
     data_dir: Path | None
     ensemble: bool
+    report: bool = True
 
     def run(self) -> None:
         """Trains the population, and prints a line per member and the tables."""
@@ -70,6 +75,8 @@ class SweepArguments:
         if self.ensemble:
             accuracy = mnistjax.evaluate(found.ensemble(), dataset.test).summary()["accuracy"]
             print(f"soft vote of {trained} networks: {accuracy:.2%} of the test images")
+        if self.report:
+            _write_report(found)
 
     def _print_member(self, row: Mapping[str, Any]) -> None:
         settings = " ".join(f"{name}={row[name]}" for name in self.lists)
@@ -107,6 +114,7 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
         deterministic: bool = False,
         data_dir: Path | None = None,
         ensemble: bool = False,
+        report: bool = True,
     ) -> SweepArguments:
         """Train networks with every combination of the given settings and several seeds.
 
@@ -130,6 +138,7 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that
                 TensorFlow Datasets uses.
             ensemble: Measure the soft vote of all networks, too.
+            report: Skip report.html, the page that shows all networks.
         """
         if seeds < 1:
             raise ConfigError(f"--seeds must be at least 1, found {seeds}")
@@ -165,6 +174,7 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             resume=resume,
             data_dir=data_dir,
             ensemble=ensemble,
+            report=report,
         )
 
     kinds = settings_type(default, several=lambda name: name not in (*_SINGLE, "seed"))
@@ -191,14 +201,19 @@ def _print_summary(found: mnistjax.runs.Population) -> None:
     )
     for line in lines:
         cells = [str(line[name]) for name in (*names, "n", *told)]
-        cells += [_spread(line[f"{name}_mean"], line[f"{name}_sd"]) for name in _SHOWN]
+        cells += [name_spread(line[f"{name}_mean"], line[f"{name}_sd"]) for name in _SHOWN]
         low, high = line["test_accuracy_low"], line["test_accuracy_high"]
         cells.append("" if low is None else f"{100 * low:.2f} to {100 * high:.2f}")
         table.add_row(*cells)
     show(table, title="mean ± standard deviation over seeds")
 
 
-def _spread(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
-        return ""
-    return f"{100 * mean:.2f}" + ("" if deviation is None else f" ± {100 * deviation:.2f}")
+def _write_report(found: mnistjax.runs.Population) -> None:
+    """Writes the page of the population; if it fails, everything else is on disk already."""
+    try:
+        page = mnistjax.report.write_sweep_report(found)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _LOG.warning("the report failed, and the networks are kept: %s", reason)
+    else:
+        print(f"report in {page}")

@@ -12,7 +12,7 @@ from mnistjax.atomic import write_text_atomically
 from mnistjax.errors import RunError, RunNotFoundError
 from mnistjax.files import read_json, user_path
 from mnistjax.runs.config import TrainConfig
-from mnistjax.runs.directory import remove_run
+from mnistjax.runs.directory import REPORT, remove_run, says_not_writable
 
 POPULATION = "population.json"
 MEMBERS = "members"
@@ -45,9 +45,9 @@ def open_population(
         resume: whether a population in the directory goes on.
 
     Raises:
-        RunError: the directory holds a population, or runs that belong to none, or one of other
-            settings or data to resume; or another process is writing to it, or it cannot be
-            written.
+        RunError: the directory holds a population, or runs or a report that belong to none, or one
+            of other settings or data to resume; or another process is writing to it, or it cannot
+            be written.
     """
     directory = user_path(workdir, "workdir")
     if (directory / POPULATION).exists():
@@ -62,13 +62,25 @@ def open_population(
         else:
             for number in range(len(found["members"])):
                 remove_run(member_path(directory, number))
-    elif not resume and (held := [p for p in (directory / MEMBERS).glob("*") if any(p.glob("*"))]):
-        raise RunError(
-            f"expected a directory without members, found {held[0]}, which belongs to no "
-            "population: move it, or name another directory"
-        )
+            with says_not_writable(directory):
+                (directory / REPORT).unlink(missing_ok=True)
+    else:
+        _refuse_foreign(directory, resume)
     write_population(directory, config, chosen, data)
     return directory
+
+
+def _refuse_foreign(directory: Path, resume: bool) -> None:
+    """Refuses a directory with files that the population would replace."""
+    members = [] if resume else (directory / MEMBERS).glob("*")
+    held = [path for path in members if any(path.glob("*"))]
+    if (directory / REPORT).exists():
+        held.append(directory / REPORT)
+    if held:
+        raise RunError(
+            f"expected a directory for a new population, found {held[0]}, which belongs to no "
+            "population: move it, or name another directory"
+        )
 
 
 def _check_same(directory: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -135,8 +147,14 @@ def read_population(directory: Path) -> dict[str, Any]:
 def _check_content(content: Any) -> None:
     """Raises an exception unless this is what `write_population` writes."""
     members, rows = content["members"], content["rows"]
+    known = {field.name for field in dataclasses.fields(TrainConfig)}
     fits = isinstance(content["config"], dict) and isinstance(content["data"], str)
     fits &= isinstance(members, list) and all(isinstance(member, dict) for member in members)
+    fits = fits and all(
+        member.keys() == members[0].keys() <= known
+        and all(isinstance(value, str | int | float | None) for value in member.values())
+        for member in members
+    )
     if rows is not None:
         fits &= [row["member"] for row in rows] == list(range(len(members)))
         for member, row in zip(members, rows, strict=True):

@@ -23,7 +23,7 @@ FLAGS = {
     "train": [field.name for field in dataclasses.fields(mnistjax.TrainConfig)]
     + ["workdir", "overwrite", "data_dir", "tensorboard", "no_report"],
     "sweep": [field.name for field in dataclasses.fields(mnistjax.TrainConfig)]
-    + ["seeds", "combine", "workdir", "overwrite", "resume", "data_dir", "ensemble"],
+    + ["seeds", "combine", "workdir", "overwrite", "resume", "data_dir", "ensemble", "no_report"],
     "evaluate": ["dataset", "data_dir", "no_robustness", "json"],
     "compare": ["data_dir", "plot"],
     "report": ["data_dir", "output"],

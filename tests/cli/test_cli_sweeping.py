@@ -102,3 +102,43 @@ def test_what_cannot_be_a_sweep_is_one_line(words, message, refusal, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert message in refusal("sweep", *QUICK, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_writes_its_report_and_report_writes_it_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["sweep", *QUICK, "--learning-rate", "0.1", "0.2", "--workdir", "s"]
+    main(words)
+    assert capsys.readouterr().out.endswith("\nreport in s/report.html\n")
+    page = (tmp_path / "s/report.html").read_bytes()
+    assert b"2 softmax networks on digits" in page
+    main(["report", "s", "--output", "here.html"])
+    assert capsys.readouterr().out == "report in here.html\n"
+    assert (tmp_path / "here.html").read_bytes() == page
+    main([*words, "--overwrite", "--no-report"])
+    assert "report" not in capsys.readouterr().out
+    assert not (tmp_path / "s/report.html").exists()
+    main(["report", "s"])
+    assert (tmp_path / "s/report.html").exists()
+
+
+def test_a_report_of_a_sweep_that_fails_is_a_warning_and_costs_nothing(
+    tmp_path, capsys, monkeypatch
+):
+    def fail(*args, **options):
+        raise ZeroDivisionError("of its own\nmaking")
+
+    monkeypatch.setattr("mnistjax.report.write_sweep_report", fail)
+    main(["sweep", *QUICK, "--seeds", "2", "--workdir", str(tmp_path / "s")])
+    said = capsys.readouterr()
+    assert said.err == (
+        "warning: the report failed, and the networks are kept: of its own making\n"
+    )
+    assert "report in" not in said.out
+    assert len(mnistjax.runs.load_population(tmp_path / "s")) == 2
+
+
+def test_an_unfinished_sweep_has_no_report(tmp_path, refusal):
+    main(["sweep", *QUICK, "--seeds", "2", "--workdir", str(tmp_path), "--no-report"])
+    content = json.loads((tmp_path / "population.json").read_text()) | {"rows": None}
+    (tmp_path / "population.json").write_text(json.dumps(content))
+    assert "expected a finished population" in refusal("report", tmp_path)

@@ -52,7 +52,7 @@ WINGS = {
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
         {"digit", "page"},
     ],
-    "report": [{"pictures", "rendering"}, {"page"}, {"callback"}],
+    "report": [{"lines", "pictures", "rendering"}, {"page", "sweep_page"}, {"callback"}],
     "cli": [
         {"shell"},
         {"compilation_cache", "launching", "listing", "measuring", "reading", "reporting"},
@@ -84,7 +84,7 @@ HEAVY = {
     "orbax": {"runs.orbax_format"},
     "tyro": CLI,
     "matplotlib": {"plots.style", "plots.mosaic", "plots.images", "plots.charts", "plots.seeds"}
-    | {"plots.sweeps", "report.pictures"},
+    | {"plots.sweeps", "report.pictures", "report.lines"},
     "jinja2": {"report.rendering"},
 }
 FORBIDDEN = ("tensorflow", "pickle", "cloudpickle", "dill")

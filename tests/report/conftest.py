@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from pages import WIDE
 from report_runs import train
+from sweep_runs import MADE_UP
+from sweep_runs import train as train_population
+
+from mnistjax.report import write_sweep_report
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -22,6 +26,25 @@ def report_run(tmp_path_factory):
             done[name] = (workdir, train(name, workdir))
         workdir, dataset = done[name]
         return workdir, dataset, (workdir / "report.html").read_text(encoding="utf-8")
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def trained_sweep(tmp_path_factory):
+    """The population of `sweep_runs.train`."""
+    return train_population(tmp_path_factory.mktemp("sweeps") / "sweep")
+
+
+@pytest.fixture(scope="session")
+def sweep_page(tmp_path_factory):
+    """Returns a made-up population and the path of its page, by its name."""
+    done = {}
+
+    def get(name):
+        if name not in done:
+            done[name] = write_sweep_report(MADE_UP[name], tmp_path_factory.mktemp("pages"))
+        return MADE_UP[name], done[name]
 
     return get
 

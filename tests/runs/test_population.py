@@ -234,6 +234,20 @@ def test_runs_that_belong_to_no_population_are_left_alone(tmp_path):
     assert not (tmp_path / "population.json").exists()
 
 
+def test_a_report_is_replaced_with_its_population_and_no_other_is(tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text("of someone else")
+    for resume in (False, True):
+        with pytest.raises(RunError, match=r"report.html, which belongs to no population"):
+            fit_population(QUICK, dataset(), seeds=[1], workdir=tmp_path, resume=resume)
+    assert page.read_text() == "of someone else"
+    page.unlink()
+    fit_population(QUICK, dataset(), seeds=[1], workdir=tmp_path)
+    page.write_text("of this population")
+    fit_population(QUICK, dataset(), seeds=[2], workdir=tmp_path, overwrite=True)
+    assert not page.exists()
+
+
 def test_what_to_type_after_an_interruption_names_the_population(tmp_path, monkeypatch):
     class Signal(callbacks.Callback):
         def on_epoch(self, row):
@@ -261,6 +275,9 @@ def test_a_population_is_of_one_process(monkeypatch):
         '{"config": {}, "data": "", "members": [{}], "rows": [{}]}',
         '{"config": {}, "data": "", "members": [{}], "rows": []}',
         '{"config": {}, "data": 3, "members": [], "rows": []}',
+        '{"config": {}, "data": "", "members": [{"seed": [1]}], "rows": null}',
+        '{"config": {}, "data": "", "members": [{"n": 1}], "rows": null}',
+        '{"config": {}, "data": "", "members": [{"seed": 1}, {"shift": 1}], "rows": null}',
     ],
 )
 def test_a_damaged_description_is_one_line(tmp_path, content):
