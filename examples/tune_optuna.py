@@ -1,8 +1,8 @@
 """Tunes a network with Optuna: ask for settings, train, tell the validation accuracy.
 
 Command:   pip install -q -e ".[optuna]" && python examples/tune_optuna.py
-Expected:  a line per trial, of which about half are pruned, and adam at 0.0031 as the best, with a test
-           accuracy of 97.35 %, after half a minute on two CPU cores.
+Expected:  a line per trial, of which about half are pruned, and adam at 0.0031 as the best, with a
+           test accuracy of 97.35 %, after half a minute on two CPU cores.
 
 Trials that are worse than the median after an epoch are pruned. A learning rate is an argument of
 the compiled program, so that only the two optimizers compile. Nothing is chosen by the test images.

@@ -135,8 +135,9 @@ def describe_population(population: Population, folder: Path) -> dict[str, Any]:
         "failed": [
             (number, name_settings({name: member.settings[name] for name in differing}))
             for number, member in enumerate(population.members)
-            if member.trained is None
+            if member.error is not None
         ],
+        "ended": sum(bool(member.history) for member in population.members),
         "train_seconds": sum(row["train_seconds"] or 0.0 for row in rows),
         "names": names,
         "summary": _summary_table(population, names, validated),
@@ -167,13 +168,14 @@ def _title(population: Population, first: TrainedModel, names: Sequence[str]) ->
 
 
 def _networks(population: Population, split: str) -> list[Network]:
-    """Returns the trained members that have an accuracy for these images."""
+    """Returns the members that did not fail and have an accuracy for these images."""
     key, networks = f"{split}_accuracy", []
     for row, member in zip(population.rows, population.members, strict=True):
-        if member.trained and row[key] is not None:
+        if row[key] is not None:
+            history = member.trained.history if member.trained else member.history
             curve = [
                 (epoch["epoch"], 100 * epoch[key])
-                for epoch in member.trained.history
+                for epoch in history
                 if None not in (epoch.get("epoch"), epoch.get(key))
             ]
             networks.append(Network(row["member"], member.settings, 100 * row[key], curve))
@@ -185,7 +187,8 @@ def _describe_best(population: Population, validated: bool, names: Sequence[str]
     lines = population.summary()
     best = lines[0] if len(lines) == 1 else None
     if validated:
-        measured = [line for line in lines if line["validation_accuracy_mean"] is not None]
+        # What a search ended early is no longer a candidate.
+        measured = [line for line in lines if line["n"]]
         best = max(measured, key=lambda line: line["validation_accuracy_mean"])
     chosen = {name: best[name] for name in names} if best and len(lines) > 1 else {}
     return {
@@ -204,6 +207,8 @@ def _describe_best(population: Population, validated: bool, names: Sequence[str]
 
 def _summary_table(population: Population, names: Sequence[str], validated: bool) -> dict[str, Any]:
     splits = ("validation", "test") if validated else ("test",)
+    ended = any(member.history for member in population.members)
+    told = ("failed", "eliminated", "epochs") if ended else ("failed",)
     spreads = [head for split in splits for head in (f"{split} %", f"{split} interval")]
     rows = []
     for line in population.summary():
@@ -213,13 +218,13 @@ def _summary_table(population: Population, names: Sequence[str], validated: bool
             if all(member.settings[name] == line[name] for name in names)
         ]
         cells = [_setting_cell(line[name]) for name in names] or [Cell("the same for all")]
-        cells += [_number(line[name], "{}") for name in ("n", "failed")]
+        cells += [_number(line[name], "{}") for name in ("n", *told)]
         for split in splits:
             mean, deviation = (line[f"{split}_accuracy_{key}"] for key in ("mean", "sd"))
             cells += [Cell(name_spread(mean, deviation), mean), _interval(line, split)]
         rows.append((members, cells))
     heads = [name.replace("_", " ") for name in names] or ["settings"]
-    return _table([*heads, "n", "failed", *spreads], rows)
+    return _table([*heads, "n", *told, *spreads], rows)
 
 
 def _members_table(

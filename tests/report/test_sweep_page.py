@@ -146,7 +146,9 @@ def test_every_network_that_was_trained_has_its_curve(any_page):
         points, tone, title = curves[row["member"]]
         assert f"network {row['member']}" in title
         assert f"accuracy {100 * row[key]:.2f} %" in title
-        assert len(points) == len(population.members[row["member"]].trained.history)
+        member = population.members[row["member"]]
+        history = member.trained.history if member.trained else member.history
+        assert len(points) == len(history)
         assert points == sorted(points)
         for other in trained:
             if row[key] > other[key]:
@@ -202,7 +204,12 @@ def test_an_eliminated_network_has_no_test_accuracy(sweep_page):
     text = source(sweep_page, "eliminated")
     heads, rows = tables_of(text)[1]
     assert [row[heads.index("test %")][1] for row in rows] == [""] * 9 + ["50.00"]
-    assert "optimizer adam, learning rate 0.01 their validation accuracy 90.00 %" in Page(text).text
+    shown = Page(text).text
+    # What was ended early was better then, and is no candidate any more.
+    assert "optimizer adam, learning rate 0.01 their validation accuracy 90.00 %" in shown
+    assert "networks 10 of which 9 were ended early" in shown
+    heads, rows = tables_of(text)[0]
+    assert [row[heads.index("eliminated")][1] for row in rows] == ["3", "3", "3", "0"]
 
 
 @pytest.mark.parametrize("name", ["one", "seeds"])
