@@ -174,7 +174,8 @@ class _Blueprint:
         where = placement.whole if streamed else placement.columns
         self.order = jax.ShapeDtypeStruct(order.shape, order.dtype, sharding=where)
         steps, batch = order.shape
-        self.group = max(1, min(steps, _GROUP_BYTES // (batch * int(np.prod(shapes.image_shape)))))
+        # XLA would drop an axis of one batch, and compile the rest of the program to other bits.
+        self.group = max(2, min(steps, _GROUP_BYTES // (batch * int(np.prod(shapes.image_shape)))))
         self.rows = max(1, min(steps, _STATISTICS_IMAGES // config.batch_size))
 
     def calls(self) -> dict[str, Call]:
