@@ -38,6 +38,7 @@ def report(
 def repeat(
     run: Annotated[Path, tyro.conf.Positional],
     data_dir: Path | None = None,
+    teacher: Path | None = None,
 ) -> None:
     """Train a finished run again, and say whether the result is the same to the last bit.
 
@@ -45,10 +46,16 @@ def repeat(
         run: Run directory.
         data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that
             TensorFlow Datasets uses.
+        teacher: Directory of the run or the sweep that taught the network, if one did.
     """
     trained = mnistjax.load_run(run)
     dataset = mnistjax.runs.load_run_dataset(trained, data_dir=data_dir)
-    difference = mnistjax.runs.repeat(trained, dataset, callbacks=[mnistjax.ProgressBar()])
+    difference = mnistjax.runs.repeat(
+        trained,
+        dataset,
+        teacher=mnistjax.runs.load_teacher(teacher) if teacher else None,
+        callbacks=[mnistjax.ProgressBar()],
+    )
     if difference is None:
         print(f"equal: every number of {run} but the times, and every bit of its weights")
         return

@@ -1,4 +1,4 @@
-"""Shared by all commands: tables, one-line errors and warnings, exit codes."""
+"""Shared by all commands: tables, one-line errors and warnings, exit codes, flags."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -120,6 +121,20 @@ def writing(file: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot write {file}: {error}") from error
+
+
+def check_teacher_is_given(given: Mapping[str, Any], teacher: Path | None) -> None:
+    """Refuses settings that have no effect without a teacher.
+
+    Args:
+        given: the flags that were given, by name.
+        teacher: the flag `--teacher`.
+
+    Raises:
+        ConfigError: there is one of them, and no teacher.
+    """
+    if teacher is None and not given.keys().isdisjoint({"distill_weight", "temperature"}):
+        raise ConfigError("--distill-weight and --temperature need --teacher")
 
 
 def make_table(*columns: str, numbers_from: int | None = None) -> Table:

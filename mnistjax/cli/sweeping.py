@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import mnistjax
-from mnistjax.cli.shell import make_table, show
+from mnistjax.cli.shell import check_teacher_is_given, make_table, show
 from mnistjax.cli.training import choose_workdir, configure, settings_type
 from mnistjax.errors import ConfigError, RunError
 from mnistjax.report.sweep_page import name_spread
@@ -36,6 +36,7 @@ class SweepArguments:
         data_dir: folder of the data sets, or None for the default.
         ensemble: whether the soft vote of the networks is measured, too.
         report: whether report.html is written, too.
+        teacher: directory of the network, or of the population, that teaches; None for none.
     """
 
     config: mnistjax.TrainConfig
@@ -48,10 +49,12 @@ class SweepArguments:
     data_dir: Path | None
     ensemble: bool
     report: bool = True
+    teacher: Path | None = None
 
     def run(self) -> None:
         """Trains the population, and prints a line per member and the tables."""
         dataset = mnistjax.load_dataset(self.config.dataset, data_dir=self.data_dir)
+        teacher = mnistjax.runs.load_teacher(self.teacher) if self.teacher else None
         begin = time.perf_counter()
         found = mnistjax.fit_population(
             self.config,
@@ -61,6 +64,7 @@ class SweepArguments:
             workdir=self.workdir,
             overwrite=self.overwrite,
             resume=self.resume,
+            teacher=teacher,
             on_member=self._print_member,
             **self.lists,
         )
@@ -115,6 +119,7 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
         data_dir: Path | None = None,
         ensemble: bool = False,
         report: bool = True,
+        teacher: Path | None = None,
     ) -> SweepArguments:
         """Train networks with every combination of the given settings and several seeds.
 
@@ -139,7 +144,9 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
                 TensorFlow Datasets uses.
             ensemble: Measure the soft vote of all networks, too.
             report: Skip report.html, the page that shows all networks.
+            teacher: Directory of a run or a sweep; all networks learn from its probabilities too.
         """
+        check_teacher_is_given(settings, teacher)
         if seeds < 1:
             raise ConfigError(f"--seeds must be at least 1, found {seeds}")
         if resume and workdir is None:
@@ -175,6 +182,7 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             data_dir=data_dir,
             ensemble=ensemble,
             report=report,
+            teacher=teacher,
         )
 
     kinds = settings_type(default, several=lambda name: name not in (*_SINGLE, "seed"))

@@ -20,7 +20,7 @@ import tyro
 import mnistjax
 from mnistjax.cli.compilation_cache import use_compilation_cache
 from mnistjax.cli.launching import heartbeat
-from mnistjax.cli.shell import FLAG_STYLE
+from mnistjax.cli.shell import FLAG_STYLE, check_teacher_is_given
 from mnistjax.errors import ConfigError, RunError
 from mnistjax.files import user_path
 from mnistjax.runs.processes import together
@@ -81,6 +81,7 @@ class RunArguments:
         compilation_cache: whether compiled programs are kept for later processes.
         tensorboard: whether to write event files for TensorBoard too.
         report: whether to write report.html and plots/*.png too.
+        teacher: directory of the network, or of the population, that teaches; None for none.
     """
 
     config: mnistjax.TrainConfig
@@ -97,6 +98,7 @@ class RunArguments:
     compilation_cache: bool = True
     tensorboard: bool = False
     report: bool = True
+    teacher: Path | None = None
 
     def callbacks(self) -> list[mnistjax.Callback]:
         """Returns a progress bar and, if chosen, the callbacks of TensorBoard and the report.
@@ -136,6 +138,7 @@ class RunArguments:
         with self.environment():
             with together():
                 dataset = mnistjax.load_dataset(self.config.dataset, data_dir=self.data_dir)
+                teacher = mnistjax.runs.load_teacher(self.teacher) if self.teacher else None
             return mnistjax.fit(
                 self.config,
                 dataset,
@@ -146,6 +149,7 @@ class RunArguments:
                 devices=self.devices,
                 images=self.images,
                 callbacks=callbacks,
+                teacher=teacher,
             )
 
 
@@ -198,6 +202,7 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
         compilation_cache: bool = True,
         tensorboard: bool = False,
         report: bool = True,
+        teacher: Path | None = None,
     ) -> RunArguments:
         """Train a network and measure it on all test images.
 
@@ -227,7 +232,9 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
                 directory; MNISTJAX_COMPILATION_CACHE=off does so for all commands.
             tensorboard: Write event files for TensorBoard too, to tensorboard/ in the directory.
             report: Skip report.html and plots/*.png, which take some seconds.
+            teacher: Directory of a run or a sweep; the network learns from its probabilities too.
         """
+        check_teacher_is_given(settings, teacher)
         config = configure(default, settings)
         if deterministic:
             config = config.replace(deterministic=True)
@@ -252,6 +259,7 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             compilation_cache=compilation_cache,
             tensorboard=tensorboard,
             report=report,
+            teacher=teacher,
         )
 
     # From this annotation tyro makes one flag per setting; it passes on only those that were given.

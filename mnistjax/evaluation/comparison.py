@@ -15,7 +15,9 @@ from mnistjax.data import load_dataset
 from mnistjax.errors import RunError
 from mnistjax.evaluation.significance import McNemar, adjust_p_values, mcnemar, welch
 from mnistjax.files import user_path
-from mnistjax.runs import TrainConfig, TrainedModel, load_weights, predict_logits, read_result
+from mnistjax.runs import TrainedModel, load_weights, predict_logits, read_result
+
+_SHOWN_DIGITS = 8  # Of the SHA-256 of a teacher, which distinguishes it from another of its name.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +102,12 @@ class _Run:
         return self.trained.config.dataset or self.trained.info.name
 
     @property
-    def settings(self) -> TrainConfig:
-        """The settings that all runs of one recipe share."""
-        return self.trained.config.replace(seed=0, dataset=self.dataset)
+    def settings(self) -> dict[str, Any]:
+        """The settings, and the teacher, that all runs of one recipe share."""
+        config = self.trained.config.replace(seed=0, dataset=self.dataset)
+        teacher = self.result.get("teacher")
+        digest = str(self.result.get("teacher_sha256"))[:_SHOWN_DIGITS]
+        return {**vars(config), "teacher": teacher and f"{teacher} {digest}"}
 
     def number(self, field: str) -> float:
         value = self.result.get(field)
@@ -118,8 +123,8 @@ def compare_runs(
 ) -> Comparison:
     """Compares finished runs on one data set, recipe by recipe.
 
-    Runs belong to the same recipe if all their settings except the seed are equal. Accuracy, size
-    and time are read from each `result.json`.
+    Runs belong to the same recipe if all their settings except the seed are equal, and the teacher
+    if they had one. Accuracy, size and time are read from each `result.json`.
 
     Two recipes with at least two runs each are compared by Welch's test of their mean accuracies.
     Two recipes with one run each are compared by McNemar's test of their networks, whose
@@ -142,10 +147,10 @@ def compare_runs(
         DatasetNotFoundError: the data set cannot be found or downloaded.
     """
     loaded = _load(runs)
-    groups: dict[TrainConfig, list[_Run]] = {}
+    groups: dict[tuple[tuple[str, Any], ...], list[_Run]] = {}
     for run in loaded:
-        groups.setdefault(run.settings, []).append(run)
-    names = _names(list(groups))
+        groups.setdefault(tuple(run.settings.items()), []).append(run)
+    names = _names([dict(settings) for settings in groups])
     rows = tuple(_row(name, group) for name, group in zip(names, groups.values(), strict=True))
     correct = _single_runs_correct(names, list(groups.values()), data_dir)
     pairs = [
@@ -251,15 +256,15 @@ def _row(name: str, group: Sequence[_Run]) -> ComparisonRow:
     )
 
 
-def _names(settings: Sequence[TrainConfig]) -> list[str]:
+def _names(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names each recipe, with the settings in which it differs from another of the same name."""
-    plain = [config.model if config.recipe == "custom" else config.recipe for config in settings]
+    plain = [it["model"] if it["recipe"] == "custom" else it["recipe"] for it in settings]
     names = []
-    for name, config in zip(plain, settings, strict=True):
-        namesakes = [vars(other) for it, other in zip(plain, settings, strict=True) if it == name]
+    for name, own in zip(plain, settings, strict=True):
+        namesakes = [other for it, other in zip(plain, settings, strict=True) if it == name]
         differing = [
             f"{field} {value}"
-            for field, value in vars(config).items()
+            for field, value in own.items()
             if any(other[field] != value for other in namesakes)
         ]
         names.append(f"{name} ({', '.join(differing)})" if differing else name)

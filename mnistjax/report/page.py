@@ -179,6 +179,7 @@ def _describe_run(
         ("device", result["device"]),
         ("devices", result["device_count"]),
         ("seconds in all", f"{result['total_seconds']:.1f}"),
+        *([("teacher", result["teacher"])] if "teacher" in result else []),
     ]
     notes = []
     if trained.config.validation_fraction:

@@ -33,6 +33,7 @@ from mnistjax.runs.result import package_versions as package_versions
 from mnistjax.runs.sweeping import Choice as Choice
 from mnistjax.runs.sweeping import LogUniform as LogUniform
 from mnistjax.runs.sweeping import Uniform as Uniform
+from mnistjax.runs.teacher import load_teacher as load_teacher
 from mnistjax.runs.tensorboard import TensorBoard as TensorBoard
 from mnistjax.runs.trained import FitResult as FitResult
 from mnistjax.runs.trained import TrainedModel as TrainedModel

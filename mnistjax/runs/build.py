@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +19,10 @@ from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.microbatch import microbatch_for_cache
 from mnistjax.training import (
     Metrics,
+    Teacher,
     TrainState,
     TrainStep,
+    create_train_state,
     make_optimizer,
     make_schedule,
     make_train_step,
@@ -33,7 +35,8 @@ MAX_SKIPPED = 10
 Numbers = Mapping[str, float | jax.Array]
 
 # The settings that a program takes as arguments, so that runs that differ in them share it.
-_ALWAYS_USED = ("learning_rate", "label_smoothing")
+# The last two are used only with a teacher: without one, `jit` drops these arguments.
+_ALWAYS_USED = ("learning_rate", "label_smoothing", "distill_weight", "temperature")
 _USED_UNLESS_NONE = ("momentum", "b1", "b2", "weight_decay", "clip_norm", "ema_decay")
 _USED_UNLESS_ZERO = ("rotate", "scale", "elastic")
 
@@ -43,8 +46,8 @@ def traced_numbers(config: TrainConfig) -> dict[str, float]:
 
     None and, for augmentation, zero switch something off, which makes another program.
 
-    >>> traced_numbers(TrainConfig(weight_decay=0.0, rotate=5))
-    {'learning_rate': 0.001, 'label_smoothing': 0.0, 'weight_decay': 0.0, 'rotate': 5}
+    >>> sorted(traced_numbers(TrainConfig(weight_decay=0.0, rotate=5)))
+    ['distill_weight', 'label_smoothing', 'learning_rate', 'rotate', 'temperature', 'weight_decay']
     """
     names = [
         *_ALWAYS_USED,
@@ -109,6 +112,27 @@ def build_optimizer(
     return optax.apply_if_finite(optimizer, MAX_SKIPPED - 1)
 
 
+def state_function(
+    config: TrainConfig, model: Model, steps: int, image_shape: tuple[int, ...]
+) -> Callable[[jax.Array], TrainState]:
+    """Returns `(key_data) -> state`, the state of a run at step 0.
+
+    Args:
+        config: the settings.
+        model: the network.
+        steps: length of the run in updates.
+        image_shape: (H, W, C).
+    """
+    optimizer, ema = build_optimizer(config, steps), config.ema_decay is not None
+
+    def create_state(key: jax.Array) -> TrainState:
+        example = jnp.zeros((1, *image_shape), jnp.float32)
+        key = jax.random.wrap_key_data(key)
+        return create_train_state(model, optimizer, example, key=key, ema=ema)
+
+    return create_state
+
+
 def build_augment(config: TrainConfig, *, numbers: Numbers | None = None) -> Augment | None:
     """Returns the augmentation of a configuration, or None if it has none.
 
@@ -143,6 +167,7 @@ def build_train_step(
     optimizer: optax.GradientTransformation,
     *,
     numbers: Numbers | None = None,
+    teacher: Teacher | None = None,
     cache_bytes: int | None = None,
 ) -> TrainStep:
     """Returns the train step of a configuration, `(state, batch) -> (state, metrics)`.
@@ -152,6 +177,7 @@ def build_train_step(
         model: the network.
         optimizer: the optimizer, from `build_optimizer` with the same numbers.
         numbers: settings that take the place of those of `config`; they may be traced.
+        teacher: `(images) -> logits` of the network that teaches this one, or None.
         cache_bytes: size of the caches that pieces of a batch should suit, as for
             `microbatch_for_cache`.
     """
@@ -162,6 +188,9 @@ def build_train_step(
         augment=build_augment(config, numbers=numbers),
         label_smoothing=settings.label_smoothing,
         ema_decay=settings.ema_decay,
+        teacher=teacher,
+        distill_weight=settings.distill_weight,
+        temperature=settings.temperature,
         microbatch_size=config.microbatch_size
         or partial(microbatch_for_cache, cache_bytes=cache_bytes),
     )

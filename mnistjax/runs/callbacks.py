@@ -38,7 +38,7 @@ class Callback:
             run: description of the run, with the keys `recipe, model, parameters, dataset, source,
                 seed, train_count, validation_count, test_count, batch_size, steps,
                 steps_per_epoch, device, device_count, process_count, images, workdir, step`; `step`
-                is 0 unless the run is resumed.
+                is 0 unless the run is resumed. With a teacher, `teacher, teacher_sha256` as well.
         """
 
     def on_compiled(self, seconds: float) -> None:
@@ -126,6 +126,8 @@ class ProgressBar(Callback):
         self._say(f"dataset  {run['dataset']} ({run['source']})")
         self._say(f"images   {counts}, {run['test_count']:,} test")
         self._say(f"model    {run['model']}, {run['parameters']:,} parameters, on {run['device']}")
+        if "teacher" in run:
+            self._say(f"teacher  {run['teacher']}")
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import time
@@ -17,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mnistjax.data import Dataset
 from mnistjax.errors import NonFiniteLossError, RunError
 from mnistjax.files import parse_json
 from mnistjax.runs import processes
 from mnistjax.runs.checkpoint_policy import CheckpointPolicy
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import CONFIG, RunDirectory, checkpoint_file, find_checkpoints
+from mnistjax.runs.fingerprints import check_teacher
 from mnistjax.runs.plan import Plan
 from mnistjax.runs.progress import Progress
 from mnistjax.runs.result import describe_plan, package_versions
@@ -45,20 +44,6 @@ _SHARE = 50
 _NUMBERS = {"done": int, "seconds": float, "stopped": bool}
 
 _LOG = logging.getLogger(__name__)
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """Returns the SHA-256 of all images and labels of a data set, and of their shapes.
-
-    Args:
-        dataset: the data set.
-    """
-    digest = hashlib.sha256()
-    for split in (dataset.train, dataset.test):
-        for array in (split.images, split.labels):
-            digest.update(repr((array.shape, array.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def save_checkpoint(directory: RunDirectory, plan: Plan, progress: Progress, data: str) -> None:
@@ -96,6 +81,8 @@ def _contents(
         "environment": json.dumps(_environment(plan)),
         "progress": json.dumps({name: getattr(progress, name) for name in _NUMBERS}),
     }
+    if plan.teacher_sha256 is not None:
+        metadata["teacher"] = plan.teacher_sha256
     return tensors, metadata
 
 
@@ -145,7 +132,8 @@ def restore_latest(
         The progress, or None if the run has no checkpoint.
 
     Raises:
-        RunError: no checkpoint is whole, or the run has other settings or data than this one.
+        RunError: no checkpoint is whole, or the run has other settings or data, or another teacher,
+            than this one.
     """
     files = find_checkpoints(workdir)
     for file in files:
@@ -190,12 +178,13 @@ def _restore(
 
 
 def _check_same_run(file: Path, metadata: Mapping[str, str], plan: Plan, data: str) -> None:
-    """Refuses a checkpoint of other settings or data, and warns of other versions of packages."""
+    """Refuses another run's checkpoint, and warns of other versions of packages."""
     _refuse_other_settings(file, metadata["config"], plan)
     if metadata["data"] != data:
         raise RunError(
             f"the data set is not the one that {file} was trained on: its content differs"
         )
+    check_teacher(metadata.get("teacher"), plan.teacher_sha256, file)
     here = _environment(plan)
     for name, then in parse_json(metadata["environment"]).items():
         if then != here.get(name):
@@ -217,6 +206,7 @@ def describe_identity(plan: Plan, data: str) -> dict[str, str]:
     return {
         "settings": plan.config.to_json(),
         "data": data,
+        "teacher": str(plan.teacher_sha256),
         "versions": str(package_versions()),
         "devices": f"{described['device_count']} {described['images']}",
         "caches": str(described["cache_bytes"]),

@@ -21,6 +21,7 @@ from mnistjax.runs.build import (
     build_model,
     build_optimizer,
     build_train_step,
+    state_function,
     traced_numbers,
 )
 from mnistjax.runs.config import TrainConfig
@@ -29,9 +30,9 @@ from mnistjax.runs.plan import Plan
 from mnistjax.training import (
     EVAL_BATCH_SIZE,
     Metrics,
+    Teacher,
     TrainState,
     compiler_options,
-    create_train_state,
     make_batch_stats_fn,
     make_epoch_fn,
     make_stream_fn,
@@ -56,9 +57,10 @@ class CompiledPrograms:
     """The compiled programs of a run.
 
     Attributes:
-        train: `(numbers, state, metrics, images, labels, order, start, stop)`, or `(numbers, state,
-            metrics, batches, start, stop)` if images are streamed, to `(state, metrics)`; the
-            numbers are those of `traced_numbers`, float32 [] each.
+        train: `(numbers, teacher, state, metrics, images, labels, order, start, stop)`, or
+            `(numbers, teacher, state, metrics, batches, start, stop)` if images are streamed, to
+            `(state, metrics)`; the numbers are those of `traced_numbers`, float32 [] each, and
+            `teacher` is the variables of the teacher, or None.
         create_state: `(key_data) -> state`.
         order: `(key_data, epoch) -> order`, int32 [steps, B], with as many columns of -1 added as
             the number of devices needs.
@@ -82,14 +84,23 @@ class _Shapes:
     count: int
     image_shape: tuple[int, ...]
     num_classes: int
+    teacher: Model | None
+    # In two parts, because a tree of dictionaries cannot be hashed.
+    teacher_structure: jax.tree_util.PyTreeDef
+    teacher_leaves: tuple[jax.ShapeDtypeStruct, ...]
+
+    @property
+    def teacher_variables(self) -> PyTree:
+        """The variables of the teacher, as shapes and dtypes; None without a teacher."""
+        return jax.tree.unflatten(self.teacher_structure, self.teacher_leaves)
 
 
 def compile_programs(plan: Plan) -> CompiledPrograms:
     """Compiles the programs of a run, or returns those of an earlier run that can share them.
 
     They are cached by the settings that affect them: a second run that differs only in its seed, in
-    numbers that are arguments (`traced_numbers`) or, at a constant learning rate, in its length
-    compiles nothing.
+    numbers that are arguments (`traced_numbers`), in the weights of its teacher or, at a constant
+    learning rate, in its length compiles nothing.
 
     Args:
         plan: the run.
@@ -111,8 +122,11 @@ def program_calls(plan: Plan) -> dict[str, Call]:
 
 def _static(plan: Plan) -> tuple[TrainConfig, _Shapes, Placement]:
     """Returns all that a program depends on."""
-    info = plan.dataset.info
-    shapes = _Shapes(len(plan.kept), tuple(info.image_shape), info.num_classes)
+    info, teacher = plan.dataset.info, plan.teacher
+    model, variables = (teacher.model, teacher.variables) if teacher else (None, None)
+    leaves, structure = jax.tree.flatten(jax.eval_shape(lambda tree: tree, variables))
+    image_shape, weights = tuple(info.image_shape), tuple(leaves)
+    shapes = _Shapes(len(plan.kept), image_shape, info.num_classes, model, structure, weights)
     return _static_settings(plan), shapes, plan.placement
 
 
@@ -205,17 +219,31 @@ class _Blueprint:
         data = self._batches() if self.placement.images == "streamed" else self._resident()
         number, bound = (self._replicated(np.zeros((), kind)) for kind in (np.float32, np.int32))
         numbers = dict.fromkeys(traced_numbers(self.config), number)
-        return self.jit(self._train), (numbers, self.state, metrics, *data, bound, bound)
+        teacher = self._replicated(self.shapes.teacher_variables)
+        return self.jit(self._train), (numbers, teacher, self.state, metrics, *data, bound, bound)
 
-    def _train(self, numbers: Numbers, *arguments: Any) -> tuple[TrainState, Metrics]:
+    def _train(
+        self, numbers: Numbers, teacher: Variables | None, *arguments: Any
+    ) -> tuple[TrainState, Metrics]:
         config = self.config
         assert config.steps is not None
-        optimizer = build_optimizer(config, config.steps, numbers=numbers)
-        caches = self.placement.cache_bytes
-        step = build_train_step(config, self.model, optimizer, numbers=numbers, cache_bytes=caches)
+        step = build_train_step(
+            config,
+            self.model,
+            build_optimizer(config, config.steps, numbers=numbers),
+            numbers=numbers,
+            teacher=self._teacher(teacher),
+            cache_bytes=self.placement.cache_bytes,
+        )
         if self.placement.images == "streamed":
             return make_stream_fn(step)(*arguments)
         return make_epoch_fn(step, take=self._take)(*arguments)
+
+    def _teacher(self, variables: Variables | None) -> Teacher | None:
+        model = self.shapes.teacher
+        if model is None or variables is None:
+            return None
+        return lambda images: model.apply(variables, images)[0]
 
     def statistics(self) -> Call:
         """Returns `(variables, images, order) -> batch_stats` of the first rows of an order."""
@@ -280,27 +308,6 @@ class _Blueprint:
             ),
             tree,
         )
-
-
-def state_function(
-    config: TrainConfig, model: Model, steps: int, image_shape: tuple[int, ...]
-) -> Callable[[jax.Array], TrainState]:
-    """Returns `(key_data) -> state`, the state of a run at step 0.
-
-    Args:
-        config: the settings.
-        model: the network.
-        steps: length of the run in updates.
-        image_shape: (H, W, C).
-    """
-    optimizer, ema = build_optimizer(config, steps), config.ema_decay is not None
-
-    def create_state(key: jax.Array) -> TrainState:
-        example = jnp.zeros((1, *image_shape), jnp.float32)
-        key = jax.random.wrap_key_data(key)
-        return create_train_state(model, optimizer, example, key=key, ema=ema)
-
-    return create_state
 
 
 def abstract_state(plan: Plan) -> TrainState:

@@ -99,6 +99,11 @@ class TrainConfig:
     """Decay per step of a moving average of the weights, which is evaluated in their place. In step
     t it is min(ema_decay, (1 + t) / (10 + t)), so that the random initial weights lose influence.
     No averaging if not given."""
+    distill_weight: Annotated[float, Bounds(0, 1, "from 0 to 1")] = 0.9
+    """With a teacher: weight of its probabilities in the loss; the labels have the rest."""
+    temperature: Annotated[float, Bounds(0.01, 1000, "from 0.01 to 1,000")] = 2.0
+    """With a teacher: softmax temperature at which teacher and student are compared; a higher one
+    gives small probabilities more influence."""
 
     shift: Annotated[int, Bounds(0, 27, "from 0 to 27 pixels")] = 0
     """Augmentation: largest shift in pixels."""

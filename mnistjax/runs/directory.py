@@ -22,7 +22,8 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 WEIGHTS = "weights.safetensors"
 CHECKPOINTS = "checkpoints"
-_TEXTS = {"recipe", "model", "dataset", "source", "device", "dataset_sha256"}
+_TEXTS = {"recipe", "model", "dataset", "source", "device", "teacher"}
+_TEXTS |= {"dataset_sha256", "teacher_sha256"}
 _NUMBERS = {
     *("parameters", "seed", "train_count", "validation_count", "test_count", "batch_size", "epoch"),
     *("epochs", "step", "steps", "steps_per_epoch", "device_count", "images_per_second"),
@@ -268,8 +269,7 @@ def checkpoint_file(workdir: Path, step: int) -> Path:
 
 def write_metrics(workdir: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Writes `metrics.jsonl`, one JSON object per epoch, replacing the whole file atomically."""
-    lines = [json.dumps(row) + "\n" for row in history]
-    write_text_atomically(workdir / METRICS, "".join(lines))
+    write_text_atomically(workdir / METRICS, "".join(json.dumps(row) + "\n" for row in history))
 
 
 def write_result(workdir: Path, result: Mapping[str, Any]) -> None:

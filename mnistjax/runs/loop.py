@@ -52,6 +52,7 @@ def fit(
     devices: int | str | None = None,
     images: str = "auto",
     callbacks: Sequence[Callback] = (),
+    teacher: TrainedModel | None = None,
 ) -> FitResult:
     """Trains a network and evaluates it on all test images.
 
@@ -83,17 +84,21 @@ def fit(
             most a quarter of the memory.
         callbacks: called in this order. If one of them fails, a warning is logged and the run
             continues without it.
+        teacher: a network, often an ensemble (`mnistjax.runs.ensemble`), from whose probabilities
+            this one learns on every augmented batch (`mnistjax.training.distillation_loss`), by
+            `config.distill_weight` and `config.temperature`. To resume the run, give it again.
 
     Returns:
         The trained network, its state, history and result.
 
     Raises:
-        ConfigError: a setting does not fit this data set, the path of `workdir` cannot be used,
-            `resume` is given without a `workdir` or with `overwrite`, or there are fewer devices.
+        ConfigError: a setting or the teacher does not fit this data set, the path of `workdir`
+            cannot be used, `resume` is given without a `workdir` or with `overwrite`, or there are
+            fewer devices.
         UnknownNameError: `images` is not a name of a place.
-        RunError: the work directory holds a run, or one with other settings or data than the run
-            to resume, another run is writing to it, or it is not writable; or another process
-            failed, or has other settings or data.
+        RunError: the work directory holds a run, or one with other settings or data or another
+            teacher than the run to resume, another run is writing to it, or it is not writable; or
+            another process failed, or has other settings or data or another teacher.
         NonFiniteLossError: a training, validation or test loss became NaN or infinite. The
             checkpoints before it are kept.
         Interrupted: a signal ended the run; it is a `KeyboardInterrupt`.
@@ -115,6 +120,7 @@ def fit(
         devices=devices,
         images=images,
         callbacks=callbacks,
+        teacher=teacher,
     )
     assert isinstance(fitted, FitResult)  # It was not to pause.
     return fitted
@@ -132,6 +138,7 @@ def fit_part(
     devices: int | str | None = None,
     images: str = "auto",
     callbacks: Sequence[Callback] = (),
+    teacher: TrainedModel | None = None,
 ) -> FitResult | History:
     """Trains as `fit`, but may pause: the run then goes on with `resume` as if it had not.
 
@@ -147,6 +154,7 @@ def fit_part(
         devices: as for `fit`.
         images: as for `fit`.
         callbacks: as for `fit`; they are not told of an end where the run pauses.
+        teacher: as for `fit`.
 
     Returns:
         The trained network; or the history of the run, a row per epoch, if it has paused.
@@ -167,6 +175,7 @@ def fit_part(
             resume=resume,
             devices=devices,
             images=images,
+            teacher=teacher,
         )
         start = stack.enter_context(started)
         plan, directory, data = start.plan, start.directory, start.data

@@ -16,10 +16,11 @@ from mnistjax.atomic import write_text_atomically
 from mnistjax.errors import ConfigError, RunError
 from mnistjax.files import read_json
 from mnistjax.runs.build import traced_numbers
-from mnistjax.runs.checkpoints import fingerprint, restore_latest, save_checkpoint
+from mnistjax.runs.checkpoints import restore_latest, save_checkpoint
 from mnistjax.runs.compiled import abstract_state
 from mnistjax.runs.config import clip_setting
 from mnistjax.runs.directory import claim_run_directory, says_not_writable, write_metrics
+from mnistjax.runs.fingerprints import fingerprint
 from mnistjax.runs.plan import make_plan
 from mnistjax.runs.progress import Progress
 from mnistjax.runs.trainer import Candidate, Trainer, validation_accuracy
@@ -200,7 +201,9 @@ def _take_over(trainer: Trainer, one: Candidate, source: Candidate) -> None:
     assert path is not None
     assert origin is not None
     data = fingerprint(trainer.dataset)
-    plan, its_plan = (make_plan(it.config, trainer.dataset) for it in (one, source))
+    plan, its_plan = (
+        make_plan(it.config, trainer.dataset, teacher=trainer.teacher) for it in (one, source)
+    )
     classes = trainer.dataset.info.num_classes
     template = Progress(abstract_state(its_plan), Metrics.empty(classes))
     progress = restore_latest(origin, its_plan, template, lambda: data)

@@ -14,7 +14,9 @@ from mnistjax.errors import ConfigError
 from mnistjax.models import Model, count_parameters
 from mnistjax.runs.build import build_model
 from mnistjax.runs.config import MAX_STEPS, TrainConfig
+from mnistjax.runs.fingerprints import teacher_fingerprint
 from mnistjax.runs.placement import Placement, choose_placement
+from mnistjax.runs.trained import TrainedModel, check_same_kind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class Plan:
         steps: length of the run in updates.
         parameters: number of scalars of the network, running statistics included.
         placement: the devices, and where the training images are kept.
+        teacher: the network that teaches this one, or None.
     """
 
     config: TrainConfig
@@ -42,6 +45,7 @@ class Plan:
     steps: int
     parameters: int
     placement: Placement
+    teacher: TrainedModel | None = None
 
     @functools.cached_property
     def train(self) -> Split:
@@ -51,6 +55,11 @@ class Plan:
             return split
         return Split(split.images[self.kept], split.labels[self.kept])
 
+    @functools.cached_property
+    def teacher_sha256(self) -> str | None:
+        """The fingerprint of the weights of the teacher; None without a teacher."""
+        return teacher_fingerprint(self.teacher)
+
 
 def make_plan(
     config: TrainConfig,
@@ -58,6 +67,7 @@ def make_plan(
     *,
     devices: int | str | None = None,
     images: str = "auto",
+    teacher: TrainedModel | None = None,
 ) -> Plan:
     """Plans a run, and checks its settings against the data set.
 
@@ -66,14 +76,18 @@ def make_plan(
         dataset: the data set.
         devices: number of devices, as for `choose_placement`.
         images: where the training images are kept, as for `choose_placement`.
+        teacher: a network that teaches this one, or None.
 
     Raises:
-        ConfigError: a setting does not fit this data set, or there are fewer devices.
+        ConfigError: a setting or the teacher does not fit this data set, or there are fewer
+            devices.
         UnknownNameError: `images` is not a name of a place.
     """
     info = dataset.info
     if config.dataset in DATASETS and config.dataset != info.name:
         raise ConfigError(f"the settings name data set {config.dataset!r}, found {info.name!r}")
+    if teacher is not None:
+        _check_teacher(teacher, info)
     kept, validation = _hold_out(dataset.train, config)
     per_epoch = steps_per_epoch(len(kept), config.batch_size)
     steps = config.num_steps(per_epoch)
@@ -82,7 +96,17 @@ def make_plan(
     model = build_model(config, info.num_classes)
     parameters = _count_parameters(model, info, config)
     placement = choose_placement(dataset.train, devices=devices, images=images)
-    return Plan(config, dataset, kept, validation, model, per_epoch, steps, parameters, placement)
+    return Plan(
+        *(config, dataset, kept, validation, model, per_epoch, steps, parameters, placement),
+        teacher=teacher,
+    )
+
+
+def _check_teacher(teacher: TrainedModel, info: DatasetInfo) -> None:
+    try:
+        check_same_kind(teacher, info)
+    except ConfigError as error:
+        raise ConfigError(f"the teacher does not fit the data set: {error}") from error
 
 
 def _hold_out(split: Split, config: TrainConfig) -> tuple[np.ndarray, Split | None]:

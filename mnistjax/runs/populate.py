@@ -14,14 +14,15 @@ import jax
 from mnistjax.data import Dataset
 from mnistjax.errors import ConfigError, RunError
 from mnistjax.runs.callbacks import Callback
-from mnistjax.runs.checkpoints import fingerprint
 from mnistjax.runs.config import TrainConfig
+from mnistjax.runs.fingerprints import fingerprints
 from mnistjax.runs.halving import Halving
 from mnistjax.runs.pbt import PBT
 from mnistjax.runs.population import Population
 from mnistjax.runs.population_files import open_population, write_population
 from mnistjax.runs.start import says_how_to_go_on
 from mnistjax.runs.sweeping import expand
+from mnistjax.runs.trained import TrainedModel
 from mnistjax.runs.trainer import OnMember, Trainer, by_group, check_candidates
 
 
@@ -38,6 +39,7 @@ def fit_population(
     resume: bool = False,
     devices: int | str | None = None,
     images: str = "auto",
+    teacher: TrainedModel | None = None,
     callbacks: Sequence[Callback] = (),
     on_member: OnMember | None = None,
     **settings: Any,
@@ -67,6 +69,7 @@ def fit_population(
             as they are.
         devices: number of devices that share each batch, as for `fit`.
         images: where the training images are kept, as for `fit`.
+        teacher: a network that teaches all of them, as for `fit`.
         callbacks: called for each member that is trained, as by `fit`.
         on_member: called with the row of each member when it is finished, or if it was already.
         **settings: by name, a list of values, a distribution such as
@@ -80,8 +83,8 @@ def fit_population(
             is empty; lists to zip differ in length; there are too few settings or epochs for the
             search, or no validation images; or as `fit`.
         UnknownNameError: a setting, model, optimizer or schedule does not exist.
-        RunError: the work directory holds a population, or one of other settings or data to resume,
-            or several processes call this function.
+        RunError: the work directory holds a population, or one of other settings or data or another
+            teacher to resume, or several processes call this function.
         Interrupted: a signal ended the run; it is a `KeyboardInterrupt`.
 
     >>> import mnistjax
@@ -96,20 +99,23 @@ def fit_population(
     if jax.process_count() > 1:
         raise RunError(f"expected one process for a population, found {jax.process_count()}")
     chosen = expand(settings, combine=combine, draws=draws, draw_seed=draw_seed)
-    candidates = check_candidates(config, chosen, dataset, devices, images)
+    options: dict[str, Any] = {"devices": devices, "images": images, "teacher": teacher}
+    candidates = check_candidates(config, chosen, dataset, **options)
     if search is not None:
         search.check(candidates)
     with contextlib.ExitStack() as stack:
-        directory, data = None, ""
+        directory, digests = None, {}
         if workdir is not None:
-            data, ways = fingerprint(dataset), {"overwrite": overwrite, "resume": resume}
-            directory = open_population(workdir, config, chosen, data, **ways)
+            digests, ways = (
+                fingerprints(dataset, teacher),
+                {"overwrite": overwrite, "resume": resume},
+            )
+            directory = open_population(workdir, config, chosen, digests, **ways)
             stack.enter_context(says_how_to_go_on(directory, overwrite))
         place = directory
         if search is not None and place is None:  # Members that pause wait on disk.
             place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        options = {"devices": devices, "images": images, "callbacks": callbacks}
-        trainer = Trainer(dataset, place, options, on_member)
+        trainer = Trainer(dataset, place, {**options, "callbacks": callbacks}, on_member)
         if search is not None:
             search.train(trainer, candidates, resume=resume)
         else:
@@ -118,5 +124,5 @@ def fit_population(
                 trainer.tell(one)
     population = Population(config, tuple(trainer[one] for one in candidates), directory)
     if directory is not None:
-        write_population(directory, config, chosen, data, population.rows)
+        write_population(directory, config, chosen, digests, population.rows)
     return population

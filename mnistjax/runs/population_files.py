@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ POPULATION = "population.json"
 MEMBERS = "members"
 
 Rows = list[dict[str, Any]]
+Digests = Mapping[str, str]
 
 
 def member_path(directory: Path, number: int) -> Path:
@@ -29,7 +31,7 @@ def open_population(
     workdir: str | os.PathLike[str],
     config: TrainConfig,
     chosen: Rows,
-    data: str,
+    digests: Digests,
     *,
     overwrite: bool,
     resume: bool,
@@ -40,20 +42,20 @@ def open_population(
         workdir: the directory.
         config: the settings that the members have in common.
         chosen: the settings of each member.
-        data: fingerprint of the data set.
+        digests: fingerprints of the data set, `data`, and of the teacher if any, `teacher`.
         overwrite: whether a population in the directory is removed.
         resume: whether a population in the directory goes on.
 
     Raises:
         RunError: the directory holds a population, or runs or a report that belong to none, or one
-            of other settings or data to resume; or another process is writing to it, or it cannot
-            be written.
+            of other settings or data or another teacher to resume; or another process is writing to
+            it, or it cannot be written.
     """
     directory = user_path(workdir, "workdir")
     if (directory / POPULATION).exists():
         found = read_population(directory)
         if resume:
-            _check_same(directory, found, json.loads(_describe(config, chosen, data)))
+            _check_same(directory, found, json.loads(_describe(config, chosen, digests)))
         elif not overwrite:
             raise RunError(
                 f"{directory} already holds a population: resume goes on with it, and overwrite "
@@ -66,7 +68,7 @@ def open_population(
                 (directory / REPORT).unlink(missing_ok=True)
     else:
         _refuse_foreign(directory, resume)
-    write_population(directory, config, chosen, data)
+    write_population(directory, config, chosen, digests)
     return directory
 
 
@@ -84,22 +86,26 @@ def _refuse_foreign(directory: Path, resume: bool) -> None:
 
 
 def _check_same(directory: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
-    for part, what in (("config", "settings"), ("members", "members"), ("data", "data set")):
-        if found[part] != expected[part]:
+    # An older version may have had fewer settings, whose defaults are what it did.
+    settings = dataclasses.asdict(TrainConfig.from_json(json.dumps(found["config"])))
+    found = {"teacher": None, **found, "config": settings}
+    parts = {"config": "settings", "members": "members", "data": "data set", "teacher": "teacher"}
+    for part, what in parts.items():
+        if found[part] != expected.get(part):
             raise RunError(
                 f"expected the population to resume in {directory} to have the same {what}, found "
                 "others"
             )
 
 
-def _describe(config: TrainConfig, chosen: Rows, data: str, rows: Rows | None = None) -> str:
+def _describe(config: TrainConfig, chosen: Rows, digests: Digests, rows: Rows | None = None) -> str:
     settings = dataclasses.asdict(config)
-    content = {"config": settings, "data": data, "members": chosen, "rows": rows}
+    content = {"config": settings, **digests, "members": chosen, "rows": rows}
     return json.dumps(content, indent=2) + "\n"
 
 
 def write_population(
-    directory: Path, config: TrainConfig, chosen: Rows, data: str, rows: Rows | None = None
+    directory: Path, config: TrainConfig, chosen: Rows, digests: Digests, rows: Rows | None = None
 ) -> None:
     """Writes the description of a population.
 
@@ -107,7 +113,7 @@ def write_population(
         directory: its directory.
         config: the settings that the members have in common.
         chosen: the settings of each member.
-        data: fingerprint of the data set.
+        digests: fingerprints of the data set, `data`, and of the teacher if any, `teacher`.
         rows: the table of the finished members; None while it is trained.
 
     Raises:
@@ -115,19 +121,20 @@ def write_population(
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(directory / POPULATION, _describe(config, chosen, data, rows))
+        write_text_atomically(directory / POPULATION, _describe(config, chosen, digests, rows))
     except OSError as error:
         raise RunError(f"expected to write the population to {directory}: {error}") from error
 
 
 def read_population(directory: Path) -> dict[str, Any]:
-    """Reads the description of a population: `config`, `data`, `members` and `rows`.
+    """Reads the description of a population: `config`, `data`, `teacher`, `members` and `rows`.
 
     Args:
         directory: its directory.
 
     Returns:
-        The content of the file. `rows` is None if the population is not finished.
+        The content of the file. `rows` is None if the population is not finished, and there is no
+        `teacher` if it had none.
 
     Raises:
         RunNotFoundError: there is none.
@@ -149,6 +156,7 @@ def _check_content(content: Any) -> None:
     members, rows = content["members"], content["rows"]
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     fits = isinstance(content["config"], dict) and isinstance(content["data"], str)
+    fits &= isinstance(content.get("teacher", ""), str)
     fits &= isinstance(members, list) and all(isinstance(member, dict) for member in members)
     fits = fits and all(
         member.keys() == members[0].keys() <= known

@@ -12,7 +12,7 @@ import numpy as np
 
 from mnistjax.data import Batch, Prefetched, Split, gather
 from mnistjax.models import PyTree, Variables
-from mnistjax.runs.build import traced_numbers
+from mnistjax.runs.build import Numbers, traced_numbers
 from mnistjax.runs.compiled import CompiledPrograms, compile_programs, evaluate_logits
 from mnistjax.runs.plan import Plan
 from mnistjax.training import Metrics, TrainState, measure_logits, put
@@ -83,10 +83,11 @@ def make_programs(plan: Plan) -> Programs:
     )
 
 
-def _numbers(plan: Plan) -> dict[str, jax.Array]:
-    """Returns the settings that the programs take as arguments, on the devices."""
-    given = {name: np.float32(value) for name, value in traced_numbers(plan.config).items()}
-    return {name: put(value, plan.placement.whole) for name, value in given.items()}
+def _given(plan: Plan) -> tuple[Numbers, Variables | None]:
+    """Returns the settings and the teacher that `train` takes as arguments, on the devices."""
+    numbers = {name: np.float32(value) for name, value in traced_numbers(plan.config).items()}
+    teacher = plan.teacher.variables if plan.teacher else None
+    return plan.placement.replicate((numbers, teacher))
 
 
 class _Resident:
@@ -95,7 +96,7 @@ class _Resident:
     def __init__(self, plan: Plan, compiled: CompiledPrograms) -> None:
         placement, train = plan.placement, plan.train
         self._compiled, self._whole = compiled, placement.whole
-        self._numbers = _numbers(plan)
+        self._given = _given(plan)
         self._labels = put(train.labels, placement.whole)
         if placement.images != "sharded":
             self._images = put(train.images, placement.whole)
@@ -118,7 +119,7 @@ class _Resident:
     ) -> Trained:
         bounds = (put(np.int32(bound), self._whole) for bound in (start, stop))
         arguments = (state, metrics, self._images, self._labels, order, *bounds)
-        return self._compiled.train(self._numbers, *arguments)
+        return self._compiled.train(*self._given, *arguments)
 
     def statistics_images(self, order: Order) -> tuple[Any, Any]:
         return self._images, order
@@ -134,7 +135,7 @@ class _Streamed:
         # Nothing is copied: the order becomes one of the whole data set.
         self._split, self._kept = plan.dataset.train, plan.kept.astype(np.int32)
         self._placement, self._compiled = plan.placement, compiled
-        self._numbers = _numbers(plan)
+        self._given = _given(plan)
         self._order: np.ndarray | None = None
         self._groups: Prefetched[Batch] | None = None
 
@@ -157,7 +158,7 @@ class _Streamed:
             bounds = (start - first, end - first)
             arguments = (put(np.int32(bound), self._placement.whole) for bound in bounds)
             state, metrics = self._compiled.train(
-                self._numbers, state, metrics, groups[number], *arguments
+                *self._given, state, metrics, groups[number], *arguments
             )
             # The host must not run ahead of the devices, which would fill up with batches.
             under_way.append(metrics)

@@ -10,7 +10,7 @@ import numpy as np
 from mnistjax.data import Dataset
 from mnistjax.errors import RunError
 from mnistjax.runs.callbacks import Callback
-from mnistjax.runs.checkpoints import fingerprint
+from mnistjax.runs.fingerprints import check_teacher, fingerprint, teacher_fingerprint
 from mnistjax.runs.loop import fit
 from mnistjax.runs.result import CLOCKS, package_versions
 from mnistjax.runs.sealed import flatten_named
@@ -18,13 +18,18 @@ from mnistjax.runs.trained import TrainedModel
 
 
 def repeat(
-    trained: TrainedModel, dataset: Dataset, *, callbacks: Sequence[Callback] = ()
+    trained: TrainedModel,
+    dataset: Dataset,
+    *,
+    teacher: TrainedModel | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> str | None:
     """Trains a network again with the settings of its run, and compares every bit of the results.
 
     Args:
         trained: the network of a finished run, from `load_run`.
         dataset: the data set that it was trained on.
+        teacher: the network that taught it; None if none did.
         callbacks: callbacks of the second run, which writes no files.
 
     Returns:
@@ -32,8 +37,8 @@ def repeat(
         times, and every bit of the weights. Otherwise a line that says where they first differ.
 
     Raises:
-        RunError: the run is not finished, or several processes trained it, or the data set is not
-            the one that it was trained on.
+        RunError: the run is not finished, or several processes trained it, or the data set or the
+            teacher is not the one that it was trained with.
         ConfigError: there are fewer devices than it was trained on.
 
     >>> import mnistjax
@@ -50,11 +55,13 @@ def repeat(
             f"expected the data set that the run was trained on, of SHA-256 {recorded}, "
             f"found {found}"
         )
+    taught = trained.result.get("teacher_sha256")
+    check_teacher(taught, teacher_fingerprint(teacher), "the run to repeat")
     if (processes := trained.result.get("process_count", 1)) != 1:
         raise RunError(f"expected a run of one process to repeat, found one of {processes}")
     devices = trained.result.get("device_count", 1)
-    again = fit(trained.config, dataset, devices=devices, callbacks=callbacks).trained
-    return next(_differences(trained, again), None)
+    options = {"devices": devices, "teacher": teacher, "callbacks": callbacks}
+    return next(_differences(trained, fit(trained.config, dataset, **options).trained), None)
 
 
 def describe_environment_change(trained: TrainedModel) -> str:

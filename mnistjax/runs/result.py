@@ -47,7 +47,14 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "process_count": plan.placement.process_count,
         "images": plan.placement.images,
         "cache_bytes": plan.placement.cache_bytes,
+        **_describe_teacher(plan),
     }
+
+
+def _describe_teacher(plan: Plan) -> dict[str, Any]:
+    if plan.teacher is None:
+        return {}
+    return {"teacher": plan.teacher.model.name, "teacher_sha256": plan.teacher_sha256}
 
 
 def describe_result(plan: Plan, progress: Progress, test: Metrics) -> dict[str, Any]:

@@ -15,15 +15,16 @@ from mnistjax.errors import ConfigError, RunError
 from mnistjax.runs import processes
 from mnistjax.runs.checkpoints import (
     describe_identity,
-    fingerprint,
     restore_latest,
     share_progress,
 )
 from mnistjax.runs.compiled import abstract_state
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import RESULT, RunDirectory, claim_run_directory, says_not_writable
+from mnistjax.runs.fingerprints import fingerprint
 from mnistjax.runs.plan import Plan, make_plan
 from mnistjax.runs.progress import Progress
+from mnistjax.runs.trained import TrainedModel
 from mnistjax.signals import on_exit_say
 from mnistjax.training import Metrics
 
@@ -57,6 +58,7 @@ def start_run(
     resume: bool,
     devices: int | str | None,
     images: str,
+    teacher: TrainedModel | None,
 ) -> Iterator[Start]:
     """Begins a run, and releases its directory in the end. The arguments are those of `fit`.
 
@@ -64,14 +66,15 @@ def start_run(
 
     Raises:
         ConfigError: as `fit`.
-        RunError: as `fit`, or the processes have other settings or data, or one of them failed.
+        RunError: as `fit`, or the processes have other settings, data or teachers, or one of them
+            failed.
     """
     with contextlib.ExitStack() as stack:
         directory, how, progress = None, "", None
         with processes.together():
             if resume and workdir is None:
                 raise ConfigError("a run that is to be resumed needs a workdir, found None")
-            plan = make_plan(config, dataset, devices=devices, images=images)
+            plan = make_plan(config, dataset, devices=devices, images=images, teacher=teacher)
             # hashlib releases the GIL, so beside the compiler this takes no time of its own.
             data = stack.enter_context(ThreadPoolExecutor(1)).submit(fingerprint, dataset).result
             if workdir is not None and processes.is_first():

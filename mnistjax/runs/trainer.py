@@ -14,6 +14,7 @@ from mnistjax.errors import NonFiniteLossError, RunError
 from mnistjax.runs.compiled import program_settings
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import RESULT
+from mnistjax.runs.fingerprints import check_teacher, teacher_fingerprint
 from mnistjax.runs.loop import fit_part
 from mnistjax.runs.plan import make_plan
 from mnistjax.runs.population import Member, describe_member
@@ -50,8 +51,7 @@ def check_candidates(
     config: TrainConfig,
     chosen: Sequence[Mapping[str, Any]],
     dataset: Dataset,
-    devices: int | str | None,
-    images: str,
+    **options: Any,
 ) -> list[Candidate]:
     """Checks that all settings fit the data set, and finds who shares programs.
 
@@ -59,8 +59,7 @@ def check_candidates(
         config: the settings that the members have in common.
         chosen: the settings of each member.
         dataset: the data set.
-        devices: as for `fit`.
-        images: as for `fit`.
+        **options: devices, images and teacher, as for `fit`.
 
     Raises:
         ConfigError: as `fit_population`.
@@ -73,7 +72,7 @@ def check_candidates(
         own = config.replace(**settings)
         shared = program_settings(own)
         if shared not in known:
-            plan = make_plan(own, dataset, devices=devices, images=images)
+            plan = make_plan(own, dataset, **options)
             known[shared] = (len(known), math.ceil(plan.steps / plan.steps_per_epoch))
         candidates.append(Candidate(number, settings, own, *known[shared]))
     return candidates
@@ -94,10 +93,10 @@ class Trainer:
         Args:
             dataset: the data set.
             place: the directory of the population; None writes nothing, and then no member pauses.
-            options: other arguments of `fit_part`.
+            options: other arguments of `fit_part`, a teacher among them.
             on_member: called with the row of each member that is finished.
         """
-        self.dataset, self.place = dataset, place
+        self.dataset, self.place, self.teacher = dataset, place, options["teacher"]
         self._options, self._on_member = options, on_member
         self._members: dict[int, Member] = {}
 
@@ -132,6 +131,8 @@ class Trainer:
                 raise RunError(
                     f"expected a member of this population in {workdir}, found another run"
                 )
+            taught = (found.result or {}).get("teacher_sha256")
+            check_teacher(taught, teacher_fingerprint(self.teacher), workdir)
             return Member(one.settings, one.group, found)
         try:
             done = fit_part(

@@ -3,6 +3,8 @@
 from mnistjax.training.averaging import ema_decay_at as ema_decay_at
 from mnistjax.training.averaging import make_batch_stats_fn as make_batch_stats_fn
 from mnistjax.training.compiler import compiler_options as compiler_options
+from mnistjax.training.distillation import Teacher as Teacher
+from mnistjax.training.distillation import distillation_loss as distillation_loss
 from mnistjax.training.inference import EVAL_BATCH_SIZE as EVAL_BATCH_SIZE
 from mnistjax.training.inference import in_batches as in_batches
 from mnistjax.training.inference import logits_program as logits_program

@@ -15,6 +15,7 @@ from mnistjax.data import Augment, Batch, named_key, take_batch
 from mnistjax.errors import ConfigError
 from mnistjax.models import Model, PyTree, Variables
 from mnistjax.training.averaging import ema_decay_at
+from mnistjax.training.distillation import Teacher, distillation_loss
 from mnistjax.training.metrics import Metrics, one_hot_labels
 from mnistjax.training.microbatches import MicrobatchSize, gradient_in_pieces
 from mnistjax.training.pixels import scale_pixels
@@ -33,6 +34,9 @@ def make_train_step(
     augment: Augment | None = None,
     label_smoothing: float | jax.Array = 0.0,
     ema_decay: float | jax.Array | None = None,
+    teacher: Teacher | None = None,
+    distill_weight: float | jax.Array = 0.9,
+    temperature: float | jax.Array = 2.0,
     microbatch_size: MicrobatchSize = None,
     axis_name: str | None = None,
 ) -> TrainStep:
@@ -60,6 +64,14 @@ def make_train_step(
             `(1 - s) * one_hot + s / K` (Szegedy et al., 2016, https://arxiv.org/abs/1512.00567).
         ema_decay: decay per step of the moving average of the parameters, smaller in the first
             steps (`ema_decay_at`). The state must then have been created with `ema=True`.
+        teacher: `(images) -> logits` of another network, which sees the same augmented images as
+            the student (Beyer et al., 2022, https://arxiv.org/abs/2106.05237), without gradients.
+            The loss is then `(1 - w) * cross-entropy + w * distillation_loss`. The step closes over
+            it: make the step inside the jitted function where the weights of the teacher are to be
+            arguments of the program instead of constants.
+        distill_weight: w, from 0 to 1; used only with a teacher.
+        temperature: of the softmax of teacher and student in `distillation_loss`, positive; used
+            only with a teacher.
         microbatch_size: most rows for which gradients are computed at a time; those of the pieces
             of a batch are added up before the update, which is the same up to rounding. It saves
             memory, and time where a whole batch does not fit in the cache. Dropout draws anew for
@@ -73,11 +85,12 @@ def make_train_step(
 
     Returns:
         `(state, batch) -> (state, metrics)`. The metrics are those of the whole batch before the
-        update, with the cross-entropy without label smoothing. The step raises ValueError if only
-        one of state and step keeps a moving average, or if `microbatch_size` is given for a network
-        with batch statistics, which are those of a whole batch. It raises DataFormatError if a
-        label is out of range. In pieces and under a transform, where labels cannot be checked, such
-        a label makes the loss and the parameters NaN instead.
+        update, with the cross-entropy without label smoothing and teacher. The step raises
+        ValueError if only one of state and step keeps a moving average, if the logits of the
+        teacher are of another shape, or if `microbatch_size` is given for a network with batch
+        statistics, which are those of a whole batch. It raises DataFormatError if a label is out of
+        range. In pieces and under a transform, where labels cannot be checked, such a label makes
+        the loss and the parameters NaN instead.
 
     >>> from mnistjax.data import Batch
     >>> from mnistjax.models import create_model
@@ -117,6 +130,10 @@ def make_train_step(
                 axis_name=axis_name,
             )
             losses = _cross_entropies(logits, part, label_smoothing)
+            if teacher is not None:
+                weight = jnp.asarray(distill_weight, jnp.float32)
+                distances = distillation_loss(logits, teacher(part.images), temperature)
+                losses = (1 - weight) * losses + weight * distances
             metrics = Metrics.from_logits(logits, part.labels, part.mask)
             return jnp.sum(losses, where=part.mask) / count, (metrics, batch_stats)
 

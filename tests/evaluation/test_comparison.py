@@ -150,6 +150,19 @@ def test_namesakes_are_told_apart_by_what_differs(runs, tmp_path):
     assert len(comparison.pairs) == 3
 
 
+def test_networks_with_different_teachers_are_no_runs_of_one_recipe(runs, tmp_path):
+    paths = [runs["good-0"]]
+    for number, digest in enumerate(["a" * 64, "a" * 64, "b" * 64]):
+        paths.append(tmp_path / str(number))
+        shutil.copytree(runs["good-0"], paths[-1])
+        change_result(paths[-1], teacher="cnn", teacher_sha256=digest)
+    rows = compare_runs(paths).rows
+    assert [row.name for row in rows] == [
+        f"good (teacher {teacher})" for teacher in (None, "cnn aaaaaaaa", "cnn bbbbbbbb")
+    ]
+    assert [len(row.accuracies) for row in rows] == [1, 2, 1]
+
+
 def change_result(run, **changes):
     result = {**read_result(run), **changes}
     (run / "result.json").write_text(json.dumps(result))

@@ -34,6 +34,8 @@ BOUNDS = [
     ("clip_norm", "positive, at most 3e38", [1e-3, 10], [0, -1, 1e39]),
     ("label_smoothing", BELOW_ONE, [0, 0.999], [-0.1, 1]),
     ("ema_decay", BELOW_ONE, [0, 0.9999], [-0.1, 1]),
+    ("distill_weight", "from 0 to 1", [0, 1], [-0.1, 1.1]),
+    ("temperature", "from 0.01 to 1,000", [0.01, 1000], [0, -1, 0.009, 1001]),
     ("shift", "from 0 to 27 pixels", [0, 27], [-1, 28]),
     ("rotate", "from 0 to 180 degrees", [0, 180], [-1, 181]),
     ("scale", BELOW_ONE, [0, 0.999], [-0.1, 1]),

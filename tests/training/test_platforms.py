@@ -31,7 +31,7 @@ def test_every_program_lowers_for_every_platform(model, dtype, devices, images):
     config = CONFIG.replace(model=model, dtype=dtype, ema_decay=0.9, shift=1)
     plan = make_plan(config, dataset(), devices=devices, images=images)
     calls = program_calls(plan)
-    state = calls["train"][1][1]
+    state = calls["train"][1][2]
     rows = plan.placement.rows if devices > 1 else None
     batch = jax.ShapeDtypeStruct((504, *dataset().info.image_shape), np.uint8, sharding=rows)
     calls["logits"] = logits_program(plan.model, rows), (state.variables, batch)
