@@ -202,11 +202,9 @@ def _print_summary(found: mnistjax.runs.Population) -> None:
     names = [name for name in found.members[0].settings if name != "seed"]
     # Only where it says something, as 80 characters are not many.
     told = [name for name in ("failed", "eliminated") if any(line[name] for line in lines)]
-    told += ["epochs"] if "eliminated" in told else []
-    titles = [name.replace("_", " ") for name in names]
-    table = make_table(
-        *titles, "n", *told, *_SHOWN.values(), "95 % interval", numbers_from=len(names)
-    )
+    told += ["trained_epochs"] if "eliminated" in told else []
+    titles = [name.replace("_", " ") for name in (*names, "n", *told)]
+    table = make_table(*titles, *_SHOWN.values(), "95 % interval", numbers_from=len(names))
     for line in lines:
         cells = [str(line[name]) for name in (*names, "n", *told)]
         cells += [name_spread(line[f"{name}_mean"], line[f"{name}_sd"]) for name in _SHOWN]

@@ -208,7 +208,7 @@ def _describe_best(population: Population, validated: bool, names: Sequence[str]
 def _summary_table(population: Population, names: Sequence[str], validated: bool) -> dict[str, Any]:
     splits = ("validation", "test") if validated else ("test",)
     ended = any(member.history for member in population.members)
-    told = ("failed", "eliminated", "epochs") if ended else ("failed",)
+    told = ("failed", "eliminated", "trained_epochs") if ended else ("failed",)
     spreads = [head for split in splits for head in (f"{split} %", f"{split} interval")]
     rows = []
     for line in population.summary():
@@ -224,7 +224,7 @@ def _summary_table(population: Population, names: Sequence[str], validated: bool
             cells += [Cell(name_spread(mean, deviation), mean), _interval(line, split)]
         rows.append((members, cells))
     heads = [name.replace("_", " ") for name in names] or ["settings"]
-    return _table([*heads, "n", *told, *spreads], rows)
+    return _table([*heads, "n", *(name.replace("_", " ") for name in told), *spreads], rows)
 
 
 def _members_table(

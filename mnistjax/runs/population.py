@@ -80,12 +80,12 @@ class Population:
         Returns:
             A row per combination of the settings other than the seed, in the order of the members:
             those settings, `n` (networks that were trained), `failed` (members whose training
-            failed), `eliminated` (members that a search ended early), `epochs` (those of the member
-            that was trained for longest), and for the validation and the test accuracy `..._mean`,
-            `..._sd` (the sample standard deviation) and `..._low` and `..._high`, the 95 %
-            confidence interval of the mean by Student's t. What cannot be computed from so few
-            networks is None. The validation accuracy of a member that was ended early is that after
-            its last epoch.
+            failed), `eliminated` (members that a search ended early), `trained_epochs` (the epochs
+            of the member that was trained for longest), and for the validation and the test
+            accuracy `..._mean`, `..._sd` (the sample standard deviation) and `..._low` and
+            `..._high`, the 95 % confidence interval of the mean by Student's t. What cannot be
+            computed from so few networks is None. The validation accuracy of a member that was
+            ended early is that after its last epoch.
         """
         groups: dict[str, list[dict[str, Any]]] = {}
         for row, member in zip(self.rows, self.members, strict=True):
@@ -94,12 +94,13 @@ class Population:
         for settings, rows in groups.items():
             sound = [row for row in rows if row["error"] is None]
             trained = sum(self.members[row["member"]].trained is not None for row in sound)
+            epochs = [row["epochs"] for row in sound if row["epochs"] is not None]
             line = {
                 **json.loads(settings),
                 "n": trained,
                 "failed": len(rows) - len(sound),
                 "eliminated": len(sound) - trained,
-                "epochs": max((row["epochs"] for row in sound), default=None),
+                "trained_epochs": max(epochs, default=None),
             }
             for name in ("validation_accuracy", "test_accuracy"):
                 values = [row[name] for row in sound if row[name] is not None]

@@ -16,7 +16,9 @@ from mnistjax.errors import ConfigError, RunError
 from mnistjax.report import write_sweep_report
 from mnistjax.runs import Population, load_population
 
-CELL = re.compile(r'<(?:th|td)(?: [a-z]+="[a-z]+")*(?: data-v="([^"]+)")?>(.*?)</t[hd]>', re.DOTALL)
+CELL = re.compile(
+    r'<(?:th|td)(?: [a-z]+="[a-z ]+")*(?: data-v="([^"]+)")?>(.*?)</t[hd]>', re.DOTALL
+)
 KEYS = ("mean", "sd", "low")
 LINE = re.compile(r'<path class="line tone-(\d)" data-m="(\d+)" d="([^"]+)"><title>(.*?)</title>')
 
@@ -39,7 +41,7 @@ def tables_of(text):
         heads = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
         rows = [
             re.findall(
-                r'<(?:th|td)(?: [a-z]+="[a-z]+")*(?: data-v="([^"]+)")?>(.*?)</t[hd]>',
+                r'<(?:th|td)(?: [a-z]+="[a-z ]+")*(?: data-v="([^"]+)")?>(.*?)</t[hd]>',
                 row,
                 re.DOTALL,
             )

@@ -326,3 +326,11 @@ def test_the_description_says_what_distinguishes_the_members(found, directory):
     content = json.loads((directory / "population.json").read_text())
     assert content["members"][3] == {"model": "mlp", "learning_rate": 0.01, "seed": 1}
     assert content["rows"] == found.rows
+
+
+def test_a_setting_named_epochs_stays_one():
+    found = fit_population(QUICK, dataset(), epochs=[1, 2])
+    assert [(line["epochs"], line["trained_epochs"]) for line in found.summary()] == [
+        (1, 1),
+        (2, 2),
+    ]
