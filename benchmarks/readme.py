@@ -246,6 +246,12 @@ def draw_speed_chart(rows: Iterable[dict], path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
+def accuracies_by_recipe(rows: Iterable[dict]) -> dict[str, list[float]]:
+    """Returns the test accuracies of all seeds of each recipe, from the lines of `accuracy.py`."""
+    groups = _grouped(rows, "recipe")
+    return {recipe: [run["test_accuracy"] for run in runs] for (recipe,), runs in groups}
+
+
 def replace_section(text: str, name: str, content: str) -> str:
     """Replaces the part of `text` between its comments `name: begin` and `name: end`."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
@@ -289,3 +295,6 @@ if __name__ == "__main__":
         most = max(row["threads"] for row in peers)
         peers = [row for row in peers if (row["batch_size"], row["threads"]) == (128, most)]
         draw_speed_chart(peers, RESULTS / "peers.svg")
+    if seeds := accuracies_by_recipe(read_lines(RESULTS, "seeds")):
+        figure = mnistjax.plots.seeds(seeds)
+        (RESULTS / "seeds.png").write_bytes(mnistjax.plots.render_png(figure))

@@ -12,8 +12,9 @@ def compiler_options(
 
     On CPU, XLA prefers vectors of 256 bits even if the processor has longer ones. With 512 bits, a
     step of `cnn` takes 12% less processor time (benchmarks/README.md), and processors without such
-    vectors still use shorter ones. LLVM optimizes at level 1 instead of 2: it takes 10 to 40% less
-    time for the programs of the recipes, and what it makes of them is as fast or faster.
+    vectors still use shorter ones. LLVM optimizes at level 1 instead of 3: it takes 10 to 40% less
+    time for the larger programs of the recipes, and what it makes of them is as fast or faster.
+    JAX's own `jax_disable_most_optimizations` comes first.
 
     Args:
         deterministic: whether a GPU must give the same bits in every run, which is slower. A CPU
@@ -27,7 +28,8 @@ def compiler_options(
     """
     platform = jax.default_backend()
     if platform == "cpu":
-        level = 0 if runs_once else 1
+        unoptimized = runs_once or jax.config.read("jax_disable_most_optimizations")
+        level = 0 if unoptimized else 1
         return {"xla_cpu_prefer_vector_width": 512, "xla_backend_optimization_level": level}
     if platform == "gpu" and deterministic:
         return {"xla_gpu_deterministic_ops": True}

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import statistics
 import sys
 from pathlib import Path
 
@@ -187,7 +188,11 @@ def test_checkpoint_row():
     row = checkpoints.measure("softmax", dataset, checkpoints.Arguments(steps=3))
     assert row["bytes"] > 4 * 7_850
     assert len(row["checkpoint_seconds_runs"]) == 2
-    assert 0 < row["default_share"] <= 0.02
+    # On a busy machine the cost may be below zero: it is a difference of two measured times.
+    cost = statistics.median(row["checkpoint_seconds_runs"])
+    share = cost / max(checkpoints.DEFAULT_SECONDS, checkpoints.DEFAULT_SHARE * cost)
+    assert row["default_share"] == pytest.approx(share)
+    assert row["default_share"] <= 0.02
     assert len(conditions.table([row], checkpoints.COLUMNS).splitlines()) == 3
 
 
@@ -299,6 +304,11 @@ def test_all_seeds_are_summarized():
     assert not time_to_accuracy.summarize(rows[:1])["reached"]
     assert "0.930" not in conditions.table([summary], time_to_accuracy.COLUMNS)
     assert "91.000 ± 2.000" in conditions.table([summary], time_to_accuracy.COLUMNS)
+
+
+def test_the_seeds_of_each_recipe_are_drawn():
+    rows = [{"recipe": name, "test_accuracy": 0.9} for name in ("mlp", "cnn", "mlp")]
+    assert readme.accuracies_by_recipe(rows) == {"mlp": [0.9, 0.9], "cnn": [0.9]}
 
 
 def test_throughput_table_of_the_readme():
