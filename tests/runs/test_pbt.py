@@ -200,3 +200,13 @@ def test_a_damaged_journal_is_one_line(found, directory, tmp_path):
     (tmp_path / "search.json").write_text("[]")
     with pytest.raises(RunError, match=r"exchanges of a search in .*search.json"):
         search(tmp_path, resume=True)
+
+
+def test_members_that_take_over_keep_their_teacher(tmp_path):
+    teacher = fit(CHANGING.replace(epochs=1), dataset()).trained
+    taught = search(tmp_path / "s", teacher=teacher)
+    assert json.loads((tmp_path / "s/search.json").read_text())["rounds"][0]
+    digests = {member.trained.result["teacher_sha256"] for member in taught.members}
+    assert len(digests) == 1
+    with pytest.raises(RunError, match="teacher"):
+        search(tmp_path / "s", resume=True)
