@@ -63,7 +63,12 @@ def tune(
             "optimizer": trial.suggest_categorical("optimizer", ["adam", "momentum"]),
             "learning_rate": trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True),
         }
-        fitted = mnistjax.fit(config.replace(**settings), dataset, callbacks=[Prune(trial)])
+        try:
+            fitted = mnistjax.fit(config.replace(**settings), dataset, callbacks=[Prune(trial)])
+        except mnistjax.errors.NonFiniteLossError as error:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            print(f"trial {trial.number}: {settings} failed: {error}")
+            continue
         accuracy = fitted.result["validation_accuracy"]
         pruned = fitted.result["steps"] < fitted.result["steps_per_epoch"] * epochs
         state = optuna.trial.TrialState.PRUNED if pruned else None
@@ -71,7 +76,8 @@ def tune(
         print(f"trial {trial.number}: {settings} {accuracy:.2%} {'pruned' if pruned else ''}")
         if not pruned and accuracy == study.best_value:
             best = fitted.trained
-    assert best is not None  # The first trials are not pruned.
+    if best is None:
+        raise mnistjax.errors.RunError("expected a network, found that no trial was trained")
     test = mnistjax.evaluate(best, dataset.test).summary()["accuracy"]
     print(f"best: {study.best_params}, test accuracy {test:.2%}")
 

@@ -83,6 +83,10 @@ class Halving:
             trainer: trains and keeps them.
             candidates: all candidates.
             resume: whether they may have been trained before.
+
+        Raises:
+            RunError: as `fit`, or a checkpoint of a member that pauses cannot be written.
+            Interrupted: as `fit`.
         """
         alive = list(candidates)
         for rung, share in enumerate(self._rungs(candidates)):

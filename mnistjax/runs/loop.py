@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mnistjax.data import Dataset
+from mnistjax.errors import RunError
 from mnistjax.models import Variables
 from mnistjax.runs import processes
 from mnistjax.runs.build import count_skipped
@@ -279,9 +280,12 @@ def _train(run: _Run, progress: Progress, epochs: int | None) -> Progress:
         if run.directory and run.directory.has_begun:
             _write_metrics(run.directory, progress.history)
         run.keep(progress)
-    if run.keeper:
-        run.keeper.save(progress)
+    saved = run.keeper is None or run.keeper.save(progress)
     run.keep(progress)  # A signal may have arrived meanwhile.
+    if not (saved or progress.is_over(run.plan)):
+        raise RunError(
+            "expected to save a checkpoint of a run that pauses: it could not be written"
+        )
     return progress
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,13 +21,10 @@ from mnistjax.runs.checkpoints import restore_latest, save_checkpoint
 from mnistjax.runs.compiled import abstract_state
 from mnistjax.runs.config import clip_setting
 from mnistjax.runs.directory import claim_run_directory, says_not_writable, write_metrics
-from mnistjax.runs.fingerprints import fingerprint
-from mnistjax.runs.plan import make_plan
+from mnistjax.runs.population_files import SEARCH
 from mnistjax.runs.progress import Progress
 from mnistjax.runs.trainer import Candidate, Trainer, validation_accuracy
 from mnistjax.training import Metrics
-
-SEARCH = "search.json"
 
 # Close to 1, what matters about a decay rate is how far it is from 1.
 _DECAYS = ("momentum", "b1", "b2", "ema_decay")
@@ -65,10 +63,17 @@ class PBT:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"expected {name}, an integer from {least} on, found {value!r}")
-        if not 0 < self.share <= 0.5:
+        try:
+            share, factors = float(self.share), tuple(float(factor) for factor in self.factors)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"expected numbers as share and factors: {error}") from error
+        if not 0 < share <= 0.5:
             raise ConfigError(f"expected a share above 0, at most 0.5, found {self.share!r}")
-        if not self.factors or not all(0 < factor < math.inf for factor in self.factors):
+        if not factors or not all(0 < factor < math.inf for factor in factors):
             raise ConfigError(f"expected positive factors, at least one, found {self.factors!r}")
+        # The exchanges are written as JSON, which knows no numbers of NumPy.
+        object.__setattr__(self, "share", share)
+        object.__setattr__(self, "factors", factors)
 
     def check(self, candidates: Sequence[Candidate]) -> None:
         """Checks that members can take over from each other.
@@ -81,8 +86,10 @@ class PBT:
         config = candidates[0].config
         if config.validation_fraction == 0:
             raise ConfigError("expected validation images to select by: validation_fraction is 0")
-        if config.patience is not None:
-            raise ConfigError(f"expected no early stopping, found patience={config.patience}")
+        for one in candidates:
+            if one.config.patience is not None:
+                found = f"patience={one.config.patience}"
+                raise ConfigError(f"expected no early stopping, found {found}")
         if len(candidates) < 2 or candidates[0].epochs <= self.interval:
             raise ConfigError(
                 f"expected at least two members and more than {self.interval} epochs, found "
@@ -148,16 +155,25 @@ class PBT:
             trainer: trains and keeps them.
             candidates: all candidates.
             resume: whether they may have been trained before.
+
+        Raises:
+            RunError: a member was stopped early, or a file is damaged or cannot be written; or as
+                `fit`.
+            Interrupted: as `fit`.
         """
         assert trainer.place is not None
-        journal = _Journal(trainer.place / SEARCH, resume=resume)
         names, current = _numbers(candidates), list(candidates)
+        journal = _Journal(trainer.place / SEARCH, names, len(current), resume=resume)
         for number, epochs in enumerate(range(self.interval, current[0].epochs, self.interval)):
             if number == len(journal.rounds):
                 members = [
                     trainer.train(one, epochs=epochs, resume=resume or number > 0)
                     for one in current
                 ]
+                if any(member.trained for member in members):
+                    raise RunError(
+                        "expected members that train to their end, found one that stopped"
+                    )
                 accuracies = [validation_accuracy(member, epochs) for member in members]
                 numbers = [{name: getattr(one.config, name) for name in names} for one in current]
                 journal.add(self.moves(accuracies, numbers, number))
@@ -165,7 +181,8 @@ class PBT:
             current = _moved(before, moves)
             if number == len(journal.rounds) - 1 and not journal.applied:
                 for move in moves:
-                    _take_over(trainer, current[move["member"]], before[move["source"]])
+                    one, source = current[move["member"]], before[move["source"]]
+                    _take_over(trainer, one, source, epochs)
                 journal.mark_applied()
         for one in current:
             trainer.train(one, resume=True)
@@ -195,20 +212,20 @@ def _moved(candidates: Sequence[Candidate], moves: Sequence[Move]) -> list[Candi
     return moved
 
 
-def _take_over(trainer: Trainer, one: Candidate, source: Candidate) -> None:
+def _take_over(trainer: Trainer, one: Candidate, source: Candidate, epochs: int) -> None:
     """Replaces the run of a member by a copy of another one, with its own settings and key."""
     path, origin = trainer.directory(one), trainer.directory(source)
     assert path is not None
     assert origin is not None
-    data = fingerprint(trainer.dataset)
-    plan, its_plan = (
-        make_plan(it.config, trainer.dataset, teacher=trainer.teacher) for it in (one, source)
-    )
+    plan, its_plan = trainer.plan(one), trainer.plan(source)
     classes = trainer.dataset.info.num_classes
     template = Progress(abstract_state(its_plan), Metrics.empty(classes))
-    progress = restore_latest(origin, its_plan, template, lambda: data)
-    if progress is None:
-        raise RunError(f"expected a checkpoint of member {source.number}, found none in {origin}")
+    progress = restore_latest(origin, its_plan, template, lambda: trainer.data)
+    if progress is None or len(progress.history) != epochs:
+        raise RunError(
+            f"expected a checkpoint of member {source.number} after epoch {epochs}, found none in "
+            f"{origin}"
+        )
     # Its random draws differ from those of the other member from here on.
     state = dataclasses.replace(progress.state, key=jax.random.key(one.config.seed))
     progress = dataclasses.replace(progress, state=state)
@@ -216,23 +233,37 @@ def _take_over(trainer: Trainer, one: Candidate, source: Candidate) -> None:
         claim_run_directory(path, one.config, overwrite=True) as directory,
         says_not_writable(path),
     ):
-        save_checkpoint(directory, plan, progress, data)
+        save_checkpoint(directory, plan, progress, trainer.data)
         write_metrics(path, progress.history)
 
 
 class _Journal:
     """The exchanges on disk, written before they are made, so that a killed search goes on."""
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(self, path: Path, names: Sequence[str], count: int, *, resume: bool) -> None:
+        """Begins without exchanges, or reads those of the search that goes on.
+
+        Args:
+            path: the file.
+            names: the numbers that the search changes.
+            count: number of members.
+            resume: whether the search goes on.
+
+        Raises:
+            RunError: the file is damaged, or cannot be removed.
+        """
         self._path, self.applied = path, True
         self.rounds: list[list[Move]] = []
         if not resume:
-            path.unlink(missing_ok=True)
+            with says_not_writable(path.parent):
+                path.unlink(missing_ok=True)
         elif path.exists():
             try:
                 content = read_json(path)
-                self.rounds, self.applied = list(content["rounds"]), bool(content["applied"])
-            except (KeyError, OSError, TypeError, ValueError) as error:
+                self.rounds, self.applied = content["rounds"], bool(content["applied"])
+                for move in itertools.chain.from_iterable(self.rounds):
+                    _check_move(move, names, count)
+            except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
                 raise RunError(f"expected the exchanges of a search in {path}: {error}") from error
 
     def add(self, moves: list[Move]) -> None:
@@ -248,4 +279,13 @@ class _Journal:
         self.applied = applied
         content = {"applied": applied, "rounds": self.rounds}
         with says_not_writable(self._path.parent):
-            write_text_atomically(self._path, json.dumps(content, indent=2) + "\n")
+            write_text_atomically(self._path, json.dumps(content) + "\n")
+
+
+def _check_move(move: Move, names: Sequence[str], count: int) -> None:
+    """Raises an exception unless this is what `PBT.moves` returns."""
+    members, settings = [move["member"], move["source"]], move["settings"]
+    if not all(type(member) is int and 0 <= member < count for member in members):
+        raise ValueError(f"there are no members {members}")
+    if settings.keys() != set(names) or not all(map(math.isfinite, settings.values())):
+        raise ValueError(f"they are not finite values of {', '.join(names)}")

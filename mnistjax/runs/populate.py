@@ -24,6 +24,7 @@ from mnistjax.runs.start import says_how_to_go_on
 from mnistjax.runs.sweeping import expand
 from mnistjax.runs.trained import TrainedModel
 from mnistjax.runs.trainer import OnMember, Trainer, by_group, check_candidates
+from mnistjax.signals import on_exit_say
 
 
 def fit_population(
@@ -70,7 +71,8 @@ def fit_population(
         devices: number of devices that share each batch, as for `fit`.
         images: where the training images are kept, as for `fit`.
         teacher: a network that teaches all of them, as for `fit`.
-        callbacks: called for each member that is trained, as by `fit`.
+        callbacks: called for each member that is trained, as by `fit`; in a search, whose members
+            pause, for each part of the training.
         on_member: called with the row of each member when it is finished, or if it was already.
         **settings: by name, a list of values, a distribution such as
             `mnistjax.runs.LogUniform(1e-4, 1e-2)`, or one value, as for `expand`.
@@ -84,7 +86,8 @@ def fit_population(
             search, or no validation images; or as `fit`.
         UnknownNameError: a setting, model, optimizer or schedule does not exist.
         RunError: the work directory holds a population, or one of other settings or data or another
-            teacher to resume, or several processes call this function.
+            teacher or search to resume, or it cannot be written, or several processes call this
+            function.
         Interrupted: a signal ended the run; it is a `KeyboardInterrupt`.
 
     >>> import mnistjax
@@ -106,15 +109,15 @@ def fit_population(
     with contextlib.ExitStack() as stack:
         directory, digests = None, {}
         if workdir is not None:
-            digests, ways = (
-                fingerprints(dataset, teacher),
-                {"overwrite": overwrite, "resume": resume},
-            )
+            digests = fingerprints(dataset, teacher) | ({"search": repr(search)} if search else {})
+            ways = {"overwrite": overwrite, "resume": resume}
             directory = open_population(workdir, config, chosen, digests, **ways)
             stack.enter_context(says_how_to_go_on(directory, overwrite))
         place = directory
         if search is not None and place is None:  # Members that pause wait on disk.
             place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            lost = "interrupted: without a work directory a search cannot go on"
+            stack.enter_context(on_exit_say(lost))
         trainer = Trainer(dataset, place, {**options, "callbacks": callbacks}, on_member)
         if search is not None:
             search.train(trainer, candidates, resume=resume)

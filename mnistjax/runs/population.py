@@ -7,14 +7,14 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from mnistjax.errors import ConfigError, RunError
 from mnistjax.files import user_path
 from mnistjax.runs.config import TrainConfig
-from mnistjax.runs.directory import RESULT, read_metrics
+from mnistjax.runs.directory import read_metrics
 from mnistjax.runs.ensemble import ensemble
 from mnistjax.runs.population_files import member_path, read_population
 from mnistjax.runs.progress import History
@@ -178,13 +178,18 @@ def load_population(workdir: str | os.PathLike[str]) -> Population:
     return Population(TrainConfig.from_json(json.dumps(content["config"])), members, directory)
 
 
-def _load_member(names: Iterable[str], row: Mapping[str, Any], path: Path) -> Member:
-    settings = {name: row[name] for name in names}  # A search may have changed them.
+def _load_member(settings: Mapping[str, Any], row: Mapping[str, Any], path: Path) -> Member:
     if row["error"]:
         return Member(settings, row["group"], None, row["error"])
-    if (path / RESULT).exists():
-        return Member(settings, row["group"], load_run(path))
-    return Member(settings, row["group"], None, history=tuple(read_metrics(path)))
+    if row["test_accuracy"] is None:  # A search ended it early.
+        history = tuple(read_metrics(path))
+        if not {"epoch", "step", "train_seconds"} <= history[-1].keys():
+            raise RunError(f"expected epoch, step and train_seconds in the metrics of {path}")
+        return Member(settings, row["group"], None, history=history)
+    trained = load_run(path)
+    # A search may have changed them.
+    own = {name: getattr(trained.config, name) for name in settings}
+    return Member(own, row["group"], trained)
 
 
 def describe_member(number: int, member: Member) -> dict[str, Any]:

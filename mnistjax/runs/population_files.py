@@ -16,6 +16,8 @@ from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import REPORT, remove_run, says_not_writable
 
 POPULATION = "population.json"
+# What a search notes on the way.
+SEARCH = "search.json"
 MEMBERS = "members"
 
 Rows = list[dict[str, Any]]
@@ -42,7 +44,8 @@ def open_population(
         workdir: the directory.
         config: the settings that the members have in common.
         chosen: the settings of each member.
-        digests: fingerprints of the data set, `data`, and of the teacher if any, `teacher`.
+        digests: fingerprints of the data set, `data`, and of the teacher if any, `teacher`; and the
+            search if any, `search`.
         overwrite: whether a population in the directory is removed.
         resume: whether a population in the directory goes on.
 
@@ -62,10 +65,12 @@ def open_population(
                 "replaces it"
             )
         else:
+            with says_not_writable(directory):
+                # First: if the rest breaks off, it must not be taken for that of another search.
+                (directory / SEARCH).unlink(missing_ok=True)
+                (directory / REPORT).unlink(missing_ok=True)
             for number in range(len(found["members"])):
                 remove_run(member_path(directory, number))
-            with says_not_writable(directory):
-                (directory / REPORT).unlink(missing_ok=True)
     else:
         _refuse_foreign(directory, resume)
     write_population(directory, config, chosen, digests)
@@ -76,8 +81,7 @@ def _refuse_foreign(directory: Path, resume: bool) -> None:
     """Refuses a directory with files that the population would replace."""
     members = [] if resume else (directory / MEMBERS).glob("*")
     held = [path for path in members if any(path.glob("*"))]
-    if (directory / REPORT).exists():
-        held.append(directory / REPORT)
+    held += [directory / name for name in (REPORT, SEARCH) if (directory / name).exists()]
     if held:
         raise RunError(
             f"expected a directory for a new population, found {held[0]}, which belongs to no "
@@ -88,9 +92,9 @@ def _refuse_foreign(directory: Path, resume: bool) -> None:
 def _check_same(directory: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
     # An older version may have had fewer settings, whose defaults are what it did.
     settings = dataclasses.asdict(TrainConfig.from_json(json.dumps(found["config"])))
-    found = {"teacher": None, **found, "config": settings}
-    parts = {"config": "settings", "members": "members", "data": "data set", "teacher": "teacher"}
-    for part, what in parts.items():
+    found = {"teacher": None, "search": None, **found, "config": settings}
+    parts = {"config": "settings", "members": "members", "data": "data set"}
+    for part, what in {**parts, "teacher": "teacher", "search": "search"}.items():
         if found[part] != expected.get(part):
             raise RunError(
                 f"expected the population to resume in {directory} to have the same {what}, found "
@@ -113,7 +117,8 @@ def write_population(
         directory: its directory.
         config: the settings that the members have in common.
         chosen: the settings of each member.
-        digests: fingerprints of the data set, `data`, and of the teacher if any, `teacher`.
+        digests: fingerprints of the data set, `data`, and of the teacher if any, `teacher`; and the
+            search if any, `search`.
         rows: the table of the finished members; None while it is trained.
 
     Raises:
@@ -127,14 +132,14 @@ def write_population(
 
 
 def read_population(directory: Path) -> dict[str, Any]:
-    """Reads the description of a population: `config`, `data`, `teacher`, `members` and `rows`.
+    """Reads the description of a population: what `write_population` wrote.
 
     Args:
         directory: its directory.
 
     Returns:
-        The content of the file. `rows` is None if the population is not finished, and there is no
-        `teacher` if it had none.
+        The content of the file, with the keys `config`, `data`, `members` and `rows`, which is None
+        if the population is not finished; and `teacher` and `search`, if it has them.
 
     Raises:
         RunNotFoundError: there is none.
@@ -156,17 +161,17 @@ def _check_content(content: Any) -> None:
     members, rows = content["members"], content["rows"]
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     fits = isinstance(content["config"], dict) and isinstance(content["data"], str)
-    fits &= isinstance(content.get("teacher", ""), str)
+    fits &= all(isinstance(content.get(name, ""), str) for name in ("teacher", "search"))
     fits &= isinstance(members, list) and all(isinstance(member, dict) for member in members)
     fits = fits and all(
         member.keys() == members[0].keys() <= known
         and all(isinstance(value, str | int | float | None) for value in member.values())
         for member in members
     )
-    if rows is not None:
+    if fits and rows is not None:
         fits &= [row["member"] for row in rows] == list(range(len(members)))
-        for member, row in zip(members, rows, strict=True):
-            fits &= isinstance(row["group"], int) and member.keys() <= row.keys()
+        for row in rows:
+            fits &= isinstance(row["group"], int) and "test_accuracy" in row
             fits &= row["error"] is None or isinstance(row["error"], str)
     if not fits:
         raise ValueError("its parts do not fit together")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,9 +15,9 @@ from mnistjax.errors import NonFiniteLossError, RunError
 from mnistjax.runs.compiled import program_settings
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import RESULT
-from mnistjax.runs.fingerprints import check_teacher, teacher_fingerprint
+from mnistjax.runs.fingerprints import check_teacher, fingerprint, teacher_fingerprint
 from mnistjax.runs.loop import fit_part
-from mnistjax.runs.plan import make_plan
+from mnistjax.runs.plan import Plan, make_plan
 from mnistjax.runs.population import Member, describe_member
 from mnistjax.runs.population_files import member_path
 from mnistjax.runs.trained import FitResult
@@ -99,6 +100,17 @@ class Trainer:
         self.dataset, self.place, self.teacher = dataset, place, options["teacher"]
         self._options, self._on_member = options, on_member
         self._members: dict[int, Member] = {}
+        self._told: set[int] = set()
+
+    @functools.cached_property
+    def data(self) -> str:
+        """The fingerprint of the data set."""
+        return fingerprint(self.dataset)
+
+    def plan(self, one: Candidate) -> Plan:
+        """Returns the run of a candidate."""
+        names = ("devices", "images", "teacher")
+        return make_plan(one.config, self.dataset, **{name: self._options[name] for name in names})
 
     def __getitem__(self, one: Candidate) -> Member:
         """Returns what has become of a candidate so far."""
@@ -150,9 +162,10 @@ class Trainer:
         return Member(one.settings, one.group, None, history=done)
 
     def tell(self, one: Candidate) -> None:
-        """Tells the watcher that nothing more happens to a candidate."""
-        if self._on_member is None:
+        """Tells the watcher that nothing more happens to a candidate, unless it has been told."""
+        if self._on_member is None or one.number in self._told:
             return
+        self._told.add(one.number)
         try:
             self._on_member(describe_member(one.number, self[one]))
         except (Exception, SystemExit) as error:  # What only watches must not end the training.

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from small_runs import CONFIG, dataset
 
 from mnistjax import fit, fit_population
-from mnistjax.errors import ConfigError
+from mnistjax.errors import ConfigError, RunError
 from mnistjax.runs import Halving, callbacks, load_population, trainer
+from mnistjax.runs.checkpoints import Keeper
 from mnistjax.signals import Interrupted
 
 EPOCHS = 9
@@ -124,6 +125,32 @@ def test_one_that_is_interrupted_goes_on_to_the_same_end(found, tmp_path):
     ]
     assert timeless[0] == timeless[1]
     assert sorted(row["member"] for row in told) == list(range(len(RATES)))
+
+
+def test_a_member_that_was_finished_is_told_once(directory, found):
+    told = []
+    options = {"search": Halving(), "workdir": directory, "learning_rate": RATES}
+    fit_population(LONG, dataset(), **options, resume=True, on_member=told.append)
+    assert sorted(row["member"] for row in told) == list(range(len(RATES)))
+
+
+def test_lengths_may_vary_and_are_read_back(tmp_path):
+    settings = {"epochs": [3, 6], "learning_rate": [1e30, 0.1, 0.05]}
+    config = LONG.replace(schedule="constant", optimizer="sgd")
+    found = fit_population(config, dataset(), search=Halving(), workdir=tmp_path, **settings)
+    again = load_population(tmp_path)
+    assert [member.settings for member in again.members] == [
+        member.settings for member in found.members
+    ]
+    assert again.rows == found.rows
+    assert again.summary() == found.summary()
+    assert [line["epochs"] for line in again.summary()] == [3, 3, 3, 6, 6, 6]
+
+
+def test_a_pause_that_cannot_be_saved_ends_the_search(monkeypatch):
+    monkeypatch.setattr(Keeper, "save", lambda *_: False)
+    with pytest.raises(RunError, match="checkpoint of a run that pauses"):
+        fit_population(LONG, dataset(), search=Halving(), learning_rate=RATES)
 
 
 def test_settings_compete_by_the_mean_over_their_seeds_and_need_no_directory():

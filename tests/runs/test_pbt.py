@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 import numpy as np
@@ -78,6 +79,10 @@ def test_each_number_has_draws_of_its_own():
     assert decays == {0.08, 0.125}  # The distance from 1 changes.
     assert {move["settings"]["rotate"] for move in moves} == {136.0, 180}  # Within its bounds.
     assert len(pairs) == 8
+
+
+def test_factors_may_be_numbers_of_numpy():
+    assert PBT(factors=np.array([0.5, 2.0])) == PBT(factors=(0.5, 2.0))
 
 
 def test_a_member_that_took_over_has_the_history_of_the_other(found, directory):
@@ -172,6 +177,7 @@ def test_where_all_diverge_all_are_reported():
     [
         ({"validation_fraction": 0.0}, {"learning_rate": RATES}, "validation_fraction is 0"),
         ({"patience": 3}, {"learning_rate": RATES}, "found patience=3"),
+        ({}, {"learning_rate": [0.1, 0.2], "patience": [None, 2]}, "found patience=2"),
         ({"epochs": 1}, {"learning_rate": RATES}, "more than 1 epochs, found 4 and 1"),
         ({}, {"learning_rate": [0.1]}, "at least two members .* found 1 and 4"),
         ({}, {"learning_rate": [0.1, 0.2], "model": ["mlp", "softmax"]}, "share a compiled"),
@@ -189,6 +195,7 @@ def test_what_cannot_be_exchanged_is_refused_before_training(monkeypatch, change
     [
         *({"interval": 0}, {"interval": 1.5}, {"seed": -1}, {"share": 0}, {"share": 0.6}),
         *({"factors": ()}, {"factors": (0.0, 1.2)}, {"factors": (math.inf,)}),
+        *({"factors": ("a",)}, {"factors": 2}, {"share": "a"}),
     ],
 )
 def test_attributes_out_of_bounds_are_refused(wrong):
@@ -196,10 +203,51 @@ def test_attributes_out_of_bounds_are_refused(wrong):
         PBT(**wrong)
 
 
-def test_a_damaged_journal_is_one_line(found, directory, tmp_path):
-    (tmp_path / "search.json").write_text("[]")
+MOVE = {"member": 0, "source": 1, "settings": {"learning_rate": 0.1}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *([], {}, {"rounds": 3, "applied": True}, {"rounds": [[3]], "applied": True}),
+        *(
+            {"rounds": [[{**MOVE, **wrong}]], "applied": False}
+            for wrong in (
+                *({"member": 4}, {"source": -1}, {"member": "0"}, {"member": True}),
+                *({"settings": 3}, {"settings": {}}, {"settings": {"model": "cnn"}}),
+                {"settings": {"learning_rate": "0.1"}},
+            )
+        ),
+    ],
+)
+def test_a_damaged_journal_is_one_line(directory, found, tmp_path, content):
+    shutil.copytree(directory, tmp_path / "s")
+    (tmp_path / "s/search.json").write_text(json.dumps(content))
     with pytest.raises(RunError, match=r"exchanges of a search in .*search.json"):
-        search(tmp_path, resume=True)
+        search(tmp_path / "s", resume=True)
+
+
+def test_another_search_is_not_taken_for_it(found, directory, tmp_path):
+    for other in (None, PBT(interval=2), PBT(share=0.5)):
+        with pytest.raises(RunError, match="to have the same search"):
+            search(directory, search=other, resume=True)
+    # What an overwritten search has noted is gone with it.
+    shutil.copytree(directory, tmp_path / "s")
+    search(tmp_path / "s", search=None, overwrite=True)
+    assert not (tmp_path / "s/search.json").exists()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/search.json").write_text("{}")
+    with pytest.raises(RunError, match="belongs to no population"):
+        search(tmp_path / "new", resume=True)
+
+
+def test_a_member_that_stops_early_ends_the_search(tmp_path):
+    class Stop(callbacks.Callback):
+        def on_epoch(self, row):
+            return True
+
+    with pytest.raises(RunError, match="found one that stopped"):
+        search(tmp_path / "s", callbacks=[Stop()])
 
 
 def test_members_that_take_over_keep_their_teacher(tmp_path):
