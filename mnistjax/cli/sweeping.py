@@ -218,7 +218,7 @@ def _write_report(found: mnistjax.runs.Population) -> None:
     """Writes the page of the population; if it fails, everything else is on disk already."""
     try:
         page = mnistjax.report.write_sweep_report(found)
-    except Exception as error:
+    except Exception as error:  # Whatever it is, the networks are trained and kept.
         reason = " ".join(str(error).split()) or type(error).__name__
         _LOG.warning("the report failed, and the networks are kept: %s", reason)
     else:
