@@ -46,6 +46,7 @@ def seeds(accuracies: Mapping[str, Sequence[float]], *, bins: int = 20) -> Figur
         axes.hist(percent, bins=bins, color=DARK, rwidth=0.9)
         axes.axvline(mean, color="black", linestyle="--")
         axes.set_ylabel("seeds")
+        axes.locator_params(axis="y", integer=True)
         count = f"over {len(found)} seeds"
         axes.set_title(f"{shorten(name, 40)}: {mean:.2f} ± {deviation:.2f} % {count}")
     axes.set_xlabel("test accuracy in %")
