@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from mnistjax.errors import ConfigError
 from mnistjax.runs.population import name_settings
-from mnistjax.runs.trainer import Candidate, Trainer, by_group, validation_accuracy
+from mnistjax.runs.trainer import (
+    Candidate,
+    Trainer,
+    by_group,
+    check_validated,
+    validation_accuracy,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +74,7 @@ class Halving:
         Raises:
             ConfigError: there are less than `factor` settings or epochs, or no validation images.
         """
-        if any(one.config.validation_fraction == 0 for one in candidates):
-            raise ConfigError("expected validation images to select by: validation_fraction is 0")
+        check_validated(candidates)
         self._rungs(candidates)
 
     def _rungs(self, candidates: Sequence[Candidate]) -> list[float]:

@@ -23,7 +23,7 @@ from mnistjax.runs.config import clip_setting
 from mnistjax.runs.directory import claim_run_directory, says_not_writable, write_metrics
 from mnistjax.runs.population_files import SEARCH
 from mnistjax.runs.progress import Progress
-from mnistjax.runs.trainer import Candidate, Trainer, validation_accuracy
+from mnistjax.runs.trainer import Candidate, Trainer, check_validated, validation_accuracy
 from mnistjax.training import Metrics
 
 # Close to 1, what matters about a decay rate is how far it is from 1.
@@ -83,9 +83,7 @@ class PBT:
                 before the end; members differ in more than seeds and numbers that a compiled
                 program takes as arguments; no such number varies; or a run may stop early.
         """
-        config = candidates[0].config
-        if config.validation_fraction == 0:
-            raise ConfigError("expected validation images to select by: validation_fraction is 0")
+        check_validated(candidates)
         for one in candidates:
             if one.config.patience is not None:
                 found = f"patience={one.config.patience}"
@@ -103,7 +101,7 @@ class PBT:
         if not _numbers(candidates):
             raise ConfigError(
                 "expected a number that varies, of those that programs take as arguments: "
-                + ", ".join(traced_numbers(config))
+                + ", ".join(traced_numbers(candidates[0].config))
             )
 
     def moves(

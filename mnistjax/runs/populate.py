@@ -23,7 +23,7 @@ from mnistjax.runs.population_files import open_population, write_population
 from mnistjax.runs.start import says_how_to_go_on
 from mnistjax.runs.sweeping import expand
 from mnistjax.runs.trained import TrainedModel
-from mnistjax.runs.trainer import OnMember, Trainer, by_group, check_candidates
+from mnistjax.runs.trainer import Candidate, OnMember, Trainer, by_group, check_candidates
 from mnistjax.signals import on_exit_say
 
 
@@ -118,14 +118,15 @@ def fit_population(
             place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             lost = "interrupted: without a work directory a search cannot go on"
             stack.enter_context(on_exit_say(lost))
-        trainer = Trainer(dataset, place, {**options, "callbacks": callbacks}, on_member)
-        if search is not None:
-            search.train(trainer, candidates, resume=resume)
-        else:
-            for one in by_group(candidates):
-                trainer.train(one, resume=resume)
-                trainer.tell(one)
+        trainer = Trainer(dataset, place, options, callbacks, on_member)
+        (search.train if search else _train_each)(trainer, candidates, resume=resume)
     population = Population(config, tuple(trainer[one] for one in candidates), directory)
     if directory is not None:
         write_population(directory, config, chosen, digests, population.rows)
     return population
+
+
+def _train_each(trainer: Trainer, candidates: Sequence[Candidate], *, resume: bool) -> None:
+    for one in by_group(candidates):
+        trainer.train(one, resume=resume)
+        trainer.tell(one)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mnistjax.data import Dataset
-from mnistjax.errors import NonFiniteLossError, RunError
+from mnistjax.errors import ConfigError, NonFiniteLossError, RunError
+from mnistjax.runs.callbacks import Callback
 from mnistjax.runs.compiled import program_settings
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import RESULT
@@ -87,18 +88,20 @@ class Trainer:
         dataset: Dataset,
         place: Path | None,
         options: Mapping[str, Any],
-        on_member: OnMember | None,
+        callbacks: Sequence[Callback] = (),
+        on_member: OnMember | None = None,
     ) -> None:
         """Begins with no member.
 
         Args:
             dataset: the data set.
             place: the directory of the population; None writes nothing, and then no member pauses.
-            options: other arguments of `fit_part`, a teacher among them.
+            options: devices, images and teacher, as for `fit`.
+            callbacks: called for each part of the training of each candidate.
             on_member: called with the row of each member that is finished.
         """
-        self.dataset, self.place, self.teacher = dataset, place, options["teacher"]
-        self._options, self._on_member = options, on_member
+        self.dataset, self.place = dataset, place
+        self._options, self._callbacks, self._on_member = options, callbacks, on_member
         self._members: dict[int, Member] = {}
         self._told: set[int] = set()
 
@@ -109,8 +112,7 @@ class Trainer:
 
     def plan(self, one: Candidate) -> Plan:
         """Returns the run of a candidate."""
-        names = ("devices", "images", "teacher")
-        return make_plan(one.config, self.dataset, **{name: self._options[name] for name in names})
+        return make_plan(one.config, self.dataset, **self._options)
 
     def __getitem__(self, one: Candidate) -> Member:
         """Returns what has become of a candidate so far."""
@@ -144,7 +146,7 @@ class Trainer:
                     f"expected a member of this population in {workdir}, found another run"
                 )
             taught = (found.result or {}).get("teacher_sha256")
-            check_teacher(taught, teacher_fingerprint(self.teacher), workdir)
+            check_teacher(taught, teacher_fingerprint(self._options["teacher"]), workdir)
             return Member(one.settings, one.group, found)
         try:
             done = fit_part(
@@ -153,6 +155,7 @@ class Trainer:
                 epochs=epochs,
                 workdir=workdir,
                 resume=resume,
+                callbacks=self._callbacks,
                 **self._options,
             )
         except NonFiniteLossError as error:
@@ -175,6 +178,16 @@ class Trainer:
 def by_group(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Returns candidates a group after the other, because only a few programs are kept."""
     return sorted(candidates, key=lambda one: one.group)
+
+
+def check_validated(candidates: Iterable[Candidate]) -> None:
+    """Checks that there are images by which a search can select.
+
+    Raises:
+        ConfigError: no images are held out for validation.
+    """
+    if any(one.config.validation_fraction == 0 for one in candidates):
+        raise ConfigError("expected validation images to select by: validation_fraction is 0")
 
 
 def validation_accuracy(member: Member, epochs: int) -> float | None:
