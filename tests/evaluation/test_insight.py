@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -189,3 +191,29 @@ def test_few_rows_are_laid_out_and_fewer_are_an_error(method, min_rows):
 def test_an_unknown_projection_is_an_error():
     with pytest.raises(UnknownNameError, match="unknown projection 'umap'"):
         project_2d(blobs(), method="umap")
+
+
+# The other thread loads and unloads a library while it holds Python's lock, as each import of an
+# extension does. threadpoolctl before 3.7 lists libraries under the loader's lock, in Python code:
+# both threads then waited for each other, and the report of a run was never finished.
+PROJECTING_WHILE_LIBRARIES_ARE_LOADED = """
+import _ctypes, concurrent.futures, shutil, sys
+import numpy as np
+from mnistjax.evaluation import project_2d
+
+library = shutil.copy(_ctypes.__file__, sys.argv[1])
+features = np.random.default_rng(0).normal(size=(4, 2))
+project_2d(features, method="tsne")
+with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    for _ in range(10):
+        projected = pool.submit(project_2d, features, method="tsne")
+        while not projected.done():
+            _ctypes.dlclose(_ctypes.dlopen(library, 0))
+print(projected.result().shape)
+"""
+
+
+def test_tsne_runs_while_another_thread_imports(tmp_path):
+    command = [sys.executable, "-c", PROJECTING_WHILE_LIBRARIES_ARE_LOADED, tmp_path / "copy.so"]
+    ended = subprocess.run(command, timeout=100, check=True, capture_output=True, text=True)
+    assert ended.stdout == "(4, 2)\n"
