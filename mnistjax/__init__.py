@@ -8,7 +8,7 @@
 360
 
 The names that most programs need are exported here. Everything else is in a submodule: `augment`,
-`data`, `errors`, `evaluation`, `models`, `ops`, `plots`, `reading`, `report`, `runs` and
+`data`, `errors`, `evaluation`, `export`, `models`, `ops`, `plots`, `reading`, `report`, `runs` and
 `training`. Each name is imported on first access, and so are jax, flax.linen and optax.
 """
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mnistjax import data as data
     from mnistjax import errors as errors
     from mnistjax import evaluation as evaluation
+    from mnistjax import export as export
     from mnistjax import models as models
     from mnistjax import plots as plots
     from mnistjax import reading as reading
@@ -124,8 +125,8 @@ _NAMES = {
     ),
 }
 _NAMESPACES = {
-    **{name: f"mnistjax.{name}" for name in ("data", "errors", "evaluation", "models", "plots")},
-    **{name: f"mnistjax.{name}" for name in ("reading", "report", "runs", "training")},
+    **{name: f"mnistjax.{name}" for name in ("data", "errors", "evaluation", "export", "models")},
+    **{name: f"mnistjax.{name}" for name in ("plots", "reading", "report", "runs", "training")},
     "augment": "mnistjax.data.augment",
     "ops": "mnistjax.models.ops",
 }

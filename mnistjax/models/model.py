@@ -78,6 +78,8 @@ class Model:
         name: name of the model.
         features: `(variables, images) -> features`, the input of the last layer; None if the model
             does not provide it. Training does not need it.
+        module: the Flax Linen module that the functions run; None if there is none. Only what
+            writes the network for programs without JAX needs it.
 
     Example:
         A network without any module system:
@@ -94,6 +96,7 @@ class Model:
     apply: ApplyFn
     name: str = "model"
     features: FeaturesFn | None = None
+    module: nn.Module | None = None
 
 
 def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
@@ -158,7 +161,7 @@ def from_linen(module: nn.Module, *, name: str | None = None) -> Model:
             raise ValueError(f"expected a module with an nn.Dense, found {type(module).__name__}")
         return inputs[-1].reshape(len(images), -1).astype(jnp.float32)
 
-    return Model(init, apply, name or type(module).__name__, features)
+    return Model(init, apply, name or type(module).__name__, features, module)
 
 
 def _dense_inputs(run: Callable[[], Any]) -> list[jax.Array]:

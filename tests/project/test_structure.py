@@ -49,6 +49,7 @@ WINGS = {
         {"analysis", "robustness", "insight", "comparison"},
     ],
     "plots": [{"style"}, {"mosaic"}, {"images", "charts", "seeds", "sweeps"}],
+    "export": [{"layers"}],
     "reading": [
         {"planes", "pictures", "network", "cuts"},
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
@@ -63,8 +64,8 @@ WINGS = {
     ],
 }
 # A wing from those before it; the package itself stands before its command line.
-ORDER = ["data", "models", "training", "runs", "evaluation", "plots", "reading", "report"]
-STRANGERS = [{"data", "models"}, {"reading", "plots"}, {"reading", "report"}]
+ORDER = ["data", "models", "training", "runs", "evaluation", "plots", "export", "reading", "report"]
+STRANGERS = [{"data", "models"}, {"reading", "plots"}, {"reading", "report"}, {"reading", "export"}]
 LAYERS = [{"errors", "atomic"}, {"files"}, {"signals"}]
 for _wing in [*ORDER, "", "cli"]:
     LAYERS += [{f"{_wing}.{name}" for name in layer} for layer in WINGS.get(_wing, [])]

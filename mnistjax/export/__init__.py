@@ -1,0 +1,10 @@
+"""A trained network for programs that have no JAX, or only JAX."""
+
+from mnistjax.export.layers import Conv as Conv
+from mnistjax.export.layers import Crop as Crop
+from mnistjax.export.layers import Dense as Dense
+from mnistjax.export.layers import Flatten as Flatten
+from mnistjax.export.layers import Layer as Layer
+from mnistjax.export.layers import MaxPool as MaxPool
+from mnistjax.export.layers import Relu as Relu
+from mnistjax.export.layers import sequential_layers as sequential_layers
