@@ -42,6 +42,9 @@ class Arguments:
     """Updates per network."""
     rounds: int = 5
     """Rounds."""
+    together: int | None = None
+    """Networks that are trained side by side, as one program; if not given, what `fit_population`
+    chooses: 1 on CPU, and as many as fit in memory on GPU and TPU."""
     process: str | None = None
     """Recipe of the population that a new process trains, with all of its epochs; none if not
     given."""
@@ -63,13 +66,16 @@ def measure(recipe: str, dataset: mnistjax.Dataset, arguments: Arguments) -> Row
     """Returns the row of a recipe."""
     config = mnistjax.get_recipe(recipe).replace(steps=arguments.steps)
     seeds = range(arguments.members)
+    together: int | Literal["auto"] = arguments.together or "auto"
     mnistjax.fit(config, dataset)  # Compiles.
+    if arguments.together != 1:
+        mnistjax.fit_population(config, dataset, seeds=seeds, together=together)  # Compiles.
     one, all_members, training = [], [], []
     for _ in range(arguments.rounds):
         begin = time.perf_counter()
         fitted = mnistjax.fit(config, dataset)
         middle = time.perf_counter()
-        mnistjax.fit_population(config, dataset, seeds=seeds)
+        mnistjax.fit_population(config, dataset, seeds=seeds, together=together)
         one.append(middle - begin)
         all_members.append(time.perf_counter() - middle)
         training.append(fitted.result["train_seconds"])
@@ -78,6 +84,7 @@ def measure(recipe: str, dataset: mnistjax.Dataset, arguments: Arguments) -> Row
         "benchmark": "populations",
         "recipe": recipe,
         "members": arguments.members,
+        "together": arguments.together,
         "steps": arguments.steps,
         "rounds": arguments.rounds,
         **spread("one_seconds", one),

@@ -8,7 +8,9 @@ derivatives and sharding work as usual.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +31,29 @@ from mnistjax.models.lowering import (
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 Function = Callable[..., Array]
+
+_AS_MATMULS = contextvars.ContextVar("_AS_MATMULS", default=False)
+
+
+@contextlib.contextmanager
+def lower_to_matmuls() -> Iterator[None]:
+    """Has convolutions that are traced in this context computed as on CPU, on every platform.
+
+    Under `vmap` over kernels, a native convolution becomes a grouped one, whose gradient is slow on
+    GPU (https://github.com/jax-ml/jax/issues/13800), and those of `lowering` become batched
+    matmuls.
+    """
+    token = _AS_MATMULS.set(True)
+    try:
+        yield
+    finally:
+        _AS_MATMULS.reset(token)
+
+
+def _by_platform(x: Array, kernel: Array, *, cpu: Callable[..., Any], default: Any) -> Any:
+    if _AS_MATMULS.get():
+        return cpu(x, kernel)
+    return lax.platform_dependent(x, kernel, cpu=cpu, default=default)
 
 
 def conv(lhs: Array, kernel: Array, *, padding: str, stride: int = 1) -> Array:
@@ -60,7 +85,7 @@ def conv(lhs: Array, kernel: Array, *, padding: str, stride: int = 1) -> Array:
     _check_stride(stride)
     native: Function = _native_conv if stride == 1 else partial(_native_conv, stride=stride)
     cpu: Function = _cpu_conv if stride == 1 else partial(_strided_conv, stride=stride)
-    return lax.platform_dependent(_pad(lhs, kernel, padding), kernel, cpu=cpu, default=native)
+    return _by_platform(_pad(lhs, kernel, padding), kernel, cpu=cpu, default=native)
 
 
 def conv_pool(
@@ -113,12 +138,10 @@ def conv_pool(
     _check_window(pool, height, width)
     fused = stride == 1 and pool == 2
     if fused and between is None:
-        return lax.platform_dependent(padded, kernel, cpu=_cpu_conv_pool, default=_native_conv_pool)
+        return _by_platform(padded, kernel, cpu=_cpu_conv_pool, default=_native_conv_pool)
     if fused and between and differentiated and height % 2 == width % 2 == 0:
         # Every pixel is in a window, so the statistics of the windows are those of all pixels.
-        windows = lax.platform_dependent(
-            padded, kernel, cpu=matmul_windows, default=_native_windows
-        )
+        windows = _by_platform(padded, kernel, cpu=matmul_windows, default=_native_windows)
         return first_max(*map(between(windows), windows))
     x = conv(lhs, kernel, padding=padding, stride=stride)
     x = x if between is None else between([x])(x)

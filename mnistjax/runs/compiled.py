@@ -78,7 +78,7 @@ class CompiledPrograms:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Shapes:
+class Shapes:
     """What a program depends on besides the settings."""
 
     count: int
@@ -105,7 +105,7 @@ def compile_programs(plan: Plan) -> CompiledPrograms:
     Args:
         plan: the run.
     """
-    return _compile(*_static(plan), jax.config.read("jax_enable_x64"))
+    return _compile(*static_parts(plan), jax.config.read("jax_enable_x64"))
 
 
 def program_calls(plan: Plan) -> dict[str, Call]:
@@ -117,16 +117,20 @@ def program_calls(plan: Plan) -> dict[str, Call]:
     Returns:
         By name: a function, and arguments to trace, lower or export it with.
     """
-    return _Blueprint(*_static(plan)).calls()
+    return Blueprint(*static_parts(plan)).calls()
 
 
-def _static(plan: Plan) -> tuple[TrainConfig, _Shapes, Placement]:
-    """Returns all that a program depends on."""
+def static_parts(plan: Plan) -> tuple[TrainConfig, Shapes, Placement]:
+    """Returns all that the programs of a run depend on; equal parts can share programs.
+
+    Args:
+        plan: the run.
+    """
     info, teacher = plan.dataset.info, plan.teacher
     model, variables = (teacher.model, teacher.variables) if teacher else (None, None)
     leaves, structure = jax.tree.flatten(jax.eval_shape(lambda tree: tree, variables))
     image_shape, weights = tuple(info.image_shape), tuple(leaves)
-    shapes = _Shapes(len(plan.kept), image_shape, info.num_classes, model, structure, weights)
+    shapes = Shapes(len(plan.kept), image_shape, info.num_classes, model, structure, weights)
     return _static_settings(plan), shapes, plan.placement
 
 
@@ -156,11 +160,11 @@ def program_settings(config: TrainConfig) -> TrainConfig:
 
 @functools.lru_cache(maxsize=8)
 def _compile(
-    config: TrainConfig, shapes: _Shapes, placement: Placement, x64: bool
+    config: TrainConfig, shapes: Shapes, placement: Placement, x64: bool
 ) -> CompiledPrograms:
     """Compiles the programs in parallel."""
     del x64  # It is only part of the cache key.
-    blueprint = _Blueprint(config, shapes, placement)
+    blueprint = Blueprint(config, shapes, placement)
     with ThreadPoolExecutor() as pool:
         # XLA releases the GIL: it compiles the first programs while the next ones are traced.
         pending = {
@@ -172,10 +176,11 @@ def _compile(
     return CompiledPrograms(**compiled, group=blueprint.group, statistics_rows=blueprint.rows)
 
 
-class _Blueprint:
+class Blueprint:
     """The programs of a run, with the shapes and places of their arguments."""
 
-    def __init__(self, config: TrainConfig, shapes: _Shapes, placement: Placement) -> None:
+    def __init__(self, config: TrainConfig, shapes: Shapes, placement: Placement) -> None:
+        """Takes what `static_parts` returns."""
         assert config.steps is not None
         self.config, self.shapes, self.placement = config, shapes, placement
         self.model = build_model(config, shapes.num_classes)
@@ -201,12 +206,17 @@ class _Blueprint:
             "create_state": (self.jit(self.create_state, runs_once=True), (self.key,)),
             "order": (self.jit(self.draw_order, self.order.sharding), (self.key, 0)),
         }
-        # Only averaged parameters of a network with batch statistics need others.
-        if self.config.ema_decay is not None and self.state.batch_stats:
+        if self.needs_statistics:
             calls["batch_stats"] = self.statistics()
         return {**calls, "train": self.train()}
 
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether averaged parameters need batch statistics of their own."""
+        return self.config.ema_decay is not None and bool(self.state.batch_stats)
+
     def draw_order(self, key: jax.Array, epoch: jax.Array | int) -> jax.Array:
+        """The function `order` of `CompiledPrograms`, not jitted."""
         size = self.config.batch_size
         order = epoch_order(jax.random.wrap_key_data(key), epoch, self.shapes.count, size)
         return jnp.pad(
@@ -220,11 +230,20 @@ class _Blueprint:
         number, bound = (self._replicated(np.zeros((), kind)) for kind in (np.float32, np.int32))
         numbers = dict.fromkeys(traced_numbers(self.config), number)
         teacher = self._replicated(self.shapes.teacher_variables)
-        return self.jit(self._train), (numbers, teacher, self.state, metrics, *data, bound, bound)
+        return self.jit(self.train_function), (
+            numbers,
+            teacher,
+            self.state,
+            metrics,
+            *data,
+            bound,
+            bound,
+        )
 
-    def _train(
+    def train_function(
         self, numbers: Numbers, teacher: Variables | None, *arguments: Any
     ) -> tuple[TrainState, Metrics]:
+        """The function `train` of `CompiledPrograms`, not jitted."""
         config = self.config
         assert config.steps is not None
         step = build_train_step(
@@ -247,7 +266,7 @@ class _Blueprint:
 
     def statistics(self) -> Call:
         """Returns `(variables, images, order) -> batch_stats` of the first rows of an order."""
-        stats_fn, rows = make_batch_stats_fn(self.model, take=self._take), self.rows
+        rows = self.rows
         images, _, order = self._resident()
         if self.placement.images == "streamed":
             # Only the images of these rows are sent.
@@ -255,11 +274,12 @@ class _Blueprint:
             shape = (rows * columns, *self.shapes.image_shape)
             images = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=placement.whole)
             order = jax.ShapeDtypeStruct((rows, columns), jnp.int32, sharding=placement.columns)
+        return self.jit(self.batch_stats), (self.state.variables, images, order)
 
-        def batch_stats(variables: Variables, images: jax.Array, order: jax.Array) -> PyTree:
-            return stats_fn(variables, images, order[:rows])
-
-        return self.jit(batch_stats), (self.state.variables, images, order)
+    def batch_stats(self, variables: Variables, images: jax.Array, order: jax.Array) -> PyTree:
+        """The function `batch_stats` of `CompiledPrograms`, not jitted."""
+        stats_fn = make_batch_stats_fn(self.model, take=self._take)
+        return stats_fn(variables, images, order[: self.rows])
 
     def warm_up(self) -> None:
         """Compiles the evaluation programs into the caches of `jit`, which `predict` uses, too."""
@@ -308,17 +328,6 @@ class _Blueprint:
             ),
             tree,
         )
-
-
-def abstract_state(plan: Plan) -> TrainState:
-    """Returns the shapes and dtypes of the state of a run; nothing is compiled.
-
-    Args:
-        plan: the run.
-    """
-    shape = tuple(plan.dataset.info.image_shape)
-    create_state = state_function(plan.config, plan.model, plan.steps, shape)
-    return jax.eval_shape(create_state, jax.ShapeDtypeStruct((2,), jnp.uint32))
 
 
 def evaluate_logits(

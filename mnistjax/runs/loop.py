@@ -30,7 +30,7 @@ from mnistjax.runs.finite import check_epoch, check_loss, check_training
 from mnistjax.runs.plan import Plan
 from mnistjax.runs.programs import Programs, make_programs
 from mnistjax.runs.progress import History, Progress
-from mnistjax.runs.result import describe_plan, describe_result, prefix_metrics
+from mnistjax.runs.result import describe_epoch, describe_plan, describe_result
 from mnistjax.runs.start import start_run
 from mnistjax.runs.trained import FitResult, TrainedModel
 from mnistjax.runs.weights import save_weights
@@ -207,7 +207,7 @@ def fit_part(
             plan.model, variables, dataset.info, config, result, progress.history
         )
         if directory:
-            _write_results(directory, trained, result)
+            write_results(directory, trained, result)
         fitted = FitResult(trained, on_one_device(progress.kept), dataset, path)
         watchers.tell("on_end", fitted)
     return fitted
@@ -261,9 +261,19 @@ def _test(plan: Plan, programs: Programs, progress: Progress) -> tuple[Variables
     return on_one_device(variables), describe_result(plan, progress, test)
 
 
-def _write_results(
+def write_results(
     directory: RunDirectory, trained: TrainedModel, result: Mapping[str, Any]
 ) -> None:
+    """Writes the files of a finished run, `result.json` last.
+
+    Args:
+        directory: its directory.
+        trained: the network.
+        result: the content of `result.json`.
+
+    Raises:
+        RunError: the directory is not writable.
+    """
     with says_not_writable(directory.path):
         directory.begin()
         save_weights(directory.path / WEIGHTS, trained)
@@ -328,19 +338,11 @@ def _train_epoch(run: _Run, progress: Progress) -> Progress:
 def _finish_epoch(run: _Run, progress: Progress) -> Progress:
     plan, step = run.plan, progress.step(run.plan)
     check_epoch(plan, progress)
-    row: dict[str, Any] = {
-        "epoch": step / plan.steps_per_epoch,
-        "step": step,
-        **prefix_metrics("train", progress.metrics),
-        "validation_loss": None,
-        "validation_accuracy": None,
-        "train_seconds": progress.seconds,
-        "images_per_second": int(progress.metrics.count) / progress.seconds,
-    }
+    validation = None
     if plan.validation:
         validation = run.programs.evaluate(run.programs.variables(progress.state), plan.validation)
         check_loss(plan, progress.state, validation, "validation loss")
-        row |= prefix_metrics("validation", validation)
+    row = describe_epoch(plan, step, progress.metrics, progress.seconds, validation)
     if plan.config.on_nan == "skip":
         row["skipped_steps"] = count_skipped(plan.config, progress.state)[1]
     metrics = run.programs.place(Metrics.empty(plan.dataset.info.num_classes))

@@ -18,13 +18,11 @@ from mnistjax.errors import ConfigError, RunError
 from mnistjax.files import read_json
 from mnistjax.runs.build import traced_numbers
 from mnistjax.runs.checkpoints import restore_latest, save_checkpoint
-from mnistjax.runs.compiled import abstract_state
 from mnistjax.runs.config import clip_setting
 from mnistjax.runs.directory import claim_run_directory, says_not_writable, write_metrics
 from mnistjax.runs.population_files import SEARCH
-from mnistjax.runs.progress import Progress
+from mnistjax.runs.start import progress_template
 from mnistjax.runs.trainer import Candidate, Trainer, check_validated, validation_accuracy
-from mnistjax.training import Metrics
 
 # Close to 1, what matters about a decay rate is how far it is from 1.
 _DECAYS = ("momentum", "b1", "b2", "ema_decay")
@@ -216,8 +214,7 @@ def _take_over(trainer: Trainer, one: Candidate, source: Candidate, epochs: int)
     assert path is not None
     assert origin is not None
     plan, its_plan = trainer.plan(one), trainer.plan(source)
-    classes = trainer.dataset.info.num_classes
-    template = Progress(abstract_state(its_plan), Metrics.empty(classes))
+    template = progress_template(its_plan)
     progress = restore_latest(origin, its_plan, template, lambda: trainer.data)
     if progress is None or len(progress.history) != epochs:
         raise RunError(

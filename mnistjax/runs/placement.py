@@ -149,7 +149,7 @@ def _choose_devices(devices: int | str | None) -> tuple[jax.Device, ...]:
 
 
 def _place_images(images: np.ndarray, devices: tuple[jax.Device, ...]) -> str:
-    limit = _memory(devices) // _SHARE
+    limit = memory_bytes(devices) // _SHARE
     # Virtual devices share one memory.
     shared = devices[0].platform == "cpu"
     if images.nbytes * (len(devices) if shared else 1) <= limit:
@@ -157,8 +157,12 @@ def _place_images(images: np.ndarray, devices: tuple[jax.Device, ...]) -> str:
     return "sharded" if images.nbytes // (1 if shared else len(devices)) <= limit else "streamed"
 
 
-def _memory(devices: tuple[jax.Device, ...]) -> int:
-    """Returns the bytes of memory of the smallest device of this process."""
+def memory_bytes(devices: tuple[jax.Device, ...]) -> int:
+    """Returns the bytes of memory of the smallest device of this process; on a CPU, all of it.
+
+    Args:
+        devices: devices of any process.
+    """
     local = [device for device in devices if device.process_index == jax.process_index()]
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in local]
     if min(limits):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +17,15 @@ from mnistjax.runs.callbacks import Callback
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.fingerprints import fingerprints
 from mnistjax.runs.halving import Halving
+from mnistjax.runs.mapped import check_mapped, most_at_once, obstacle
 from mnistjax.runs.pbt import PBT
+from mnistjax.runs.plan import make_plan
 from mnistjax.runs.population import Population
 from mnistjax.runs.population_files import open_population, write_population
 from mnistjax.runs.start import says_how_to_go_on
 from mnistjax.runs.sweeping import expand
 from mnistjax.runs.trained import TrainedModel
-from mnistjax.runs.trainer import Candidate, OnMember, Trainer, by_group, check_candidates
+from mnistjax.runs.trainer import Candidate, OnMember, Trainer, beside, check_candidates
 from mnistjax.signals import on_exit_say
 
 
@@ -35,6 +37,7 @@ def fit_population(
     draws: int | None = None,
     draw_seed: int = 0,
     search: Halving | PBT | None = None,
+    together: int | Literal["auto"] = "auto",
     workdir: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -45,10 +48,11 @@ def fit_population(
     on_member: OnMember | None = None,
     **settings: Any,
 ) -> Population:
-    """Trains networks that differ in seeds and settings, one after the other.
+    """Trains networks that differ in seeds and settings, with shared programs.
 
-    Each member is bit for bit what `fit` returns for its settings, unless a search changes them on
-    the way. Members that differ in seeds or in numbers that a program takes as arguments (learning
+    Trained one after the other, each member is bit for bit what `fit` returns for its settings,
+    unless a search changes them on the way; trained side by side, it is the same up to rounding.
+    Members that differ in seeds or in numbers that a program takes as arguments (learning
     rate, momentum, b1, b2, weight decay, gradient clipping, label smoothing, moving average,
     strengths of augmentation) share compiled programs; other settings form groups, which are
     compiled once each. A member whose loss becomes NaN or infinite is reported in the table and
@@ -63,6 +67,11 @@ def fit_population(
         draw_seed: seed of the draws.
         search: `Halving()` trains most settings for a few epochs only, and `PBT()` lets the worst
             members go on from the best ones. None trains every member alone.
+        together: number of members that are trained side by side, as one program with an axis of
+            members, which is divided over the devices; 1 trains one after the other. "auto" is 1 on
+            CPU, where that is faster (benchmarks/README.md), for a search, and where there are
+            callbacks; and otherwise as many as fit in half of the memory of the devices. A member
+            of a part that is interrupted begins again when the population is resumed.
         workdir: directory for `population.json` and the run directories of the members, in
             `members/`. None writes nothing.
         overwrite: whether a population that `workdir` already holds may be replaced.
@@ -83,7 +92,9 @@ def fit_population(
     Raises:
         ConfigError: a setting is out of its bounds, shared, or does not fit this data set; a list
             is empty; lists to zip differ in length; there are too few settings or epochs for the
-            search, or no validation images; or as `fit`.
+            search, or no validation images; members cannot be trained side by side (in a search,
+            with callbacks, `patience`, `on_nan="skip"`, or images that are not whole on every
+            device) or do not fit in memory; or as `fit`.
         UnknownNameError: a setting, model, optimizer or schedule does not exist.
         RunError: the work directory holds a population, or one of other settings or data or another
             teacher or search to resume, or it cannot be written, or several processes call this
@@ -104,6 +115,8 @@ def fit_population(
     chosen = expand(settings, combine=combine, draws=draws, draw_seed=draw_seed)
     options: dict[str, Any] = {"devices": devices, "images": images, "teacher": teacher}
     candidates = check_candidates(config, chosen, dataset, **options)
+    alone = "in a search" if search else "with callbacks" if callbacks else None
+    sizes = _sizes(candidates, dataset, options, together, alone)
     if search is not None:
         search.check(candidates)
     with contextlib.ExitStack() as stack:
@@ -119,14 +132,54 @@ def fit_population(
             lost = "interrupted: without a work directory a search cannot go on"
             stack.enter_context(on_exit_say(lost))
         trainer = Trainer(dataset, place, options, callbacks, on_member)
-        (search.train if search else _train_each)(trainer, candidates, resume=resume)
+        if search:
+            search.train(trainer, candidates, resume=resume)
+        else:
+            _train_all(trainer, candidates, sizes, resume=resume)
     population = Population(config, tuple(trainer[one] for one in candidates), directory)
     if directory is not None:
         write_population(directory, config, chosen, digests, population.rows)
     return population
 
 
-def _train_each(trainer: Trainer, candidates: Sequence[Candidate], *, resume: bool) -> None:
-    for one in by_group(candidates):
-        trainer.train(one, resume=resume)
-        trainer.tell(one)
+def _sizes(
+    candidates: Sequence[Candidate],
+    dataset: Dataset,
+    options: Mapping[str, Any],
+    together: int | Literal["auto"],
+    alone: str | None,
+) -> dict[int, int]:
+    """Returns by group how many of its members are trained side by side; one if `alone` says so."""
+    if together != "auto":
+        if isinstance(together, bool) or not isinstance(together, int) or together < 1:
+            raise ConfigError(f'expected together, at least 1 or "auto", found {together!r}')
+        if together > 1 and alone:
+            raise ConfigError(f"expected together=1 {alone}, found {together}")
+    sizes = {}
+    for one in candidates:
+        if one.group in sizes:
+            continue
+        plan = make_plan(one.config, dataset, **options)
+        if together == "auto":
+            cpu = plan.placement.devices[0].platform == "cpu"
+            sizes[one.group] = 1 if cpu or alone or obstacle(plan) else max(1, most_at_once(plan))
+            continue
+        if together > 1:
+            members = sum(other.group == one.group for other in candidates)
+            check_mapped(plan, min(together, members))
+        sizes[one.group] = together
+    return sizes
+
+
+def _train_all(
+    trainer: Trainer, candidates: Sequence[Candidate], sizes: Mapping[int, int], *, resume: bool
+) -> None:
+    """Trains a group after the other, as many of its members side by side as `sizes` says."""
+    for group, size in sorted(sizes.items()):
+        for some in beside([one for one in candidates if one.group == group], size):
+            if len(some) == 1:
+                trainer.train(*some, resume=resume)
+            else:
+                trainer.train_side_by_side(some, resume=resume)
+            for one in some:
+                trainer.tell(one)

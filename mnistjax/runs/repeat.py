@@ -37,8 +37,9 @@ def repeat(
         times, and every bit of the weights. Otherwise a line that says where they first differ.
 
     Raises:
-        RunError: the run is not finished, or several processes trained it, or the data set or the
-            teacher is not the one that it was trained with.
+        RunError: the run is not finished, or several processes trained it, or it was trained side
+            by side with others, or the data set or the teacher is not the one that it was trained
+            with.
         ConfigError: there are fewer devices than it was trained on.
 
     >>> import mnistjax
@@ -59,6 +60,11 @@ def repeat(
     check_teacher(taught, teacher_fingerprint(teacher), "the run to repeat")
     if (processes := trained.result.get("process_count", 1)) != 1:
         raise RunError(f"expected a run of one process to repeat, found one of {processes}")
+    if (beside := trained.result.get("side_by_side", 1)) > 1:
+        raise RunError(
+            f"expected a run of one network to repeat, found one of {beside} side by side, whose "
+            "bits depend on all of them"
+        )
     devices = trained.result.get("device_count", 1)
     options = {"devices": devices, "teacher": teacher, "callbacks": callbacks}
     return next(_differences(trained, fit(trained.config, dataset, **options).trained), None)

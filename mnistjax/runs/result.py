@@ -88,6 +88,30 @@ def describe_result(plan: Plan, progress: Progress, test: Metrics) -> dict[str, 
     }
 
 
+def describe_epoch(
+    plan: Plan, step: int, metrics: Metrics, seconds: float, validation: Metrics | None
+) -> dict[str, Any]:
+    """Returns the row of an epoch in `metrics.jsonl`.
+
+    Args:
+        plan: the run.
+        step: number of updates so far.
+        metrics: the metrics of the training images in this epoch.
+        seconds: its training time.
+        validation: the metrics of the validation images, or None.
+    """
+    row = {
+        "epoch": step / plan.steps_per_epoch,
+        "step": step,
+        **prefix_metrics("train", metrics),
+        "validation_loss": None,
+        "validation_accuracy": None,
+        "train_seconds": seconds,
+        "images_per_second": int(metrics.count) / seconds,
+    }
+    return row | (prefix_metrics("validation", validation) if validation else {})
+
+
 def prefix_metrics(split: str, metrics: Metrics) -> dict[str, float]:
     """Returns `{split}_loss` and `{split}_accuracy`, in double precision.
 

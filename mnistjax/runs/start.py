@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+
 from mnistjax.data import Dataset
 from mnistjax.errors import ConfigError, RunError
 from mnistjax.runs import processes
+from mnistjax.runs.build import state_function
 from mnistjax.runs.checkpoints import (
     describe_identity,
     restore_latest,
     share_progress,
 )
-from mnistjax.runs.compiled import abstract_state
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.directory import RESULT, RunDirectory, claim_run_directory, says_not_writable
 from mnistjax.runs.fingerprints import fingerprint
@@ -84,7 +87,9 @@ def start_run(
                 progress = _go_on(plan, directory, data) if resume else None
         if plan.placement.process_count > 1:
             processes.check_same({"resume": str(resume), **describe_identity(plan, data())})
-            progress = share_progress(plan, progress, _template(plan), data()) if resume else None
+            progress = (
+                share_progress(plan, progress, progress_template(plan), data()) if resume else None
+            )
         yield Start(plan, directory, data, progress, how)
 
 
@@ -106,15 +111,22 @@ def says_how_to_go_on(path: Path, overwrite: bool) -> Iterator[str]:
         yield said.removeprefix(prefix)
 
 
-def _template(plan: Plan) -> Progress:
-    """Returns the shapes and dtypes of the progress of a run."""
-    return Progress(abstract_state(plan), Metrics.empty(plan.dataset.info.num_classes))
+def progress_template(plan: Plan) -> Progress:
+    """Returns the shapes and dtypes of the progress of a run; nothing is compiled.
+
+    Args:
+        plan: the run.
+    """
+    shape = tuple(plan.dataset.info.image_shape)
+    create_state = state_function(plan.config, plan.model, plan.steps, shape)
+    state = jax.eval_shape(create_state, jax.ShapeDtypeStruct((2,), jnp.uint32))
+    return Progress(state, Metrics.empty(plan.dataset.info.num_classes))
 
 
 def _go_on(plan: Plan, directory: RunDirectory, data: Callable[[], str]) -> Progress | None:
     """Returns the progress of the run that the directory holds, or None."""
     with says_not_writable(directory.path):
-        progress = restore_latest(directory.path, plan, _template(plan), data)
+        progress = restore_latest(directory.path, plan, progress_template(plan), data)
     if progress:
         directory.go_on()
     elif (directory.path / RESULT).exists():

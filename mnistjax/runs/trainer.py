@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,12 +17,14 @@ from mnistjax.errors import ConfigError, NonFiniteLossError, RunError
 from mnistjax.runs.callbacks import Callback
 from mnistjax.runs.compiled import program_settings
 from mnistjax.runs.config import TrainConfig
-from mnistjax.runs.directory import RESULT
+from mnistjax.runs.directory import RESULT, claim_run_directory
 from mnistjax.runs.fingerprints import check_teacher, fingerprint, teacher_fingerprint
-from mnistjax.runs.loop import fit_part
+from mnistjax.runs.loop import fit_part, write_results
 from mnistjax.runs.plan import Plan, make_plan
 from mnistjax.runs.population import Member, describe_member
 from mnistjax.runs.population_files import member_path
+from mnistjax.runs.side_by_side import fit_side_by_side
+from mnistjax.runs.start import says_how_to_go_on
 from mnistjax.runs.trained import FitResult
 from mnistjax.runs.weights import load_run
 
@@ -137,17 +141,59 @@ class Trainer:
         member = self._members[one.number] = self._train(one, epochs, resume)
         return member
 
-    def _train(self, one: Candidate, epochs: int | None, resume: bool) -> Member:
+    def train_side_by_side(self, some: Sequence[Candidate], *, resume: bool) -> None:
+        """Trains candidates together, apart from those that are finished, which are read.
+
+        Args:
+            some: the candidates, of one group.
+            resume: whether finished ones are read; nothing is left of an unfinished one.
+
+        Raises:
+            RunError: as `train`.
+            Interrupted: as `train`.
+        """
+        found = {one.number: self._read(one) for one in some} if resume else {}
+        self._members |= {number: member for number, member in found.items() if member}
+        left = [one for one in some if not found.get(one.number)]
+        if not left:
+            return
+        with contextlib.ExitStack() as stack:
+            how, directories = "there is no work directory", []
+            for one in left:
+                if path := self.directory(one):
+                    claim = claim_run_directory(path, one.config, resume=resume)
+                    directories.append(stack.enter_context(claim))
+            if self.place:
+                how = stack.enter_context(says_how_to_go_on(self.place, overwrite=False))
+            plans = [self.plan(one) for one in left]
+            outcomes = fit_side_by_side(plans, data=self.data, how_to_go_on=how)
+            for one, outcome in zip(left, outcomes, strict=True):
+                if isinstance(outcome, NonFiniteLossError):
+                    member = Member(one.settings, one.group, None, str(outcome))
+                else:
+                    member = Member(one.settings, one.group, outcome)
+                self._members[one.number] = member
+            for one, directory in zip(left, directories, strict=False):
+                if trained := self[one].trained:
+                    assert trained.result is not None
+                    write_results(directory, trained, trained.result)
+
+    def _read(self, one: Candidate) -> Member | None:
+        """Returns a candidate whose run is finished, or None."""
         workdir = self.directory(one)
-        if resume and workdir is not None and (workdir / RESULT).exists():
-            found = load_run(workdir)
-            if found.config != one.config:
-                raise RunError(
-                    f"expected a member of this population in {workdir}, found another run"
-                )
-            taught = (found.result or {}).get("teacher_sha256")
-            check_teacher(taught, teacher_fingerprint(self._options["teacher"]), workdir)
-            return Member(one.settings, one.group, found)
+        if workdir is None or not (workdir / RESULT).exists():
+            return None
+        found = load_run(workdir)
+        if found.config != one.config:
+            raise RunError(f"expected a member of this population in {workdir}, found another run")
+        taught = (found.result or {}).get("teacher_sha256")
+        check_teacher(taught, teacher_fingerprint(self._options["teacher"]), workdir)
+        return Member(one.settings, one.group, found)
+
+    def _train(self, one: Candidate, epochs: int | None, resume: bool) -> Member:
+        if resume and (finished := self._read(one)):
+            return finished
+        workdir = self.directory(one)
         try:
             done = fit_part(
                 one.config,
@@ -178,6 +224,25 @@ class Trainer:
 def by_group(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Returns candidates a group after the other, because only a few programs are kept."""
     return sorted(candidates, key=lambda one: one.group)
+
+
+def beside(candidates: Iterable[Candidate], count: int) -> list[list[Candidate]]:
+    """Returns candidates in parts that can be trained side by side.
+
+    Args:
+        candidates: the candidates.
+        count: most candidates in a part.
+    """
+
+    def shared(one: Candidate) -> tuple[Any, ...]:
+        # They train and are validated on the same images.
+        return one.group, one.config.validation_fraction, one.config.validation_seed
+
+    parts = []
+    for _, found in itertools.groupby(sorted(candidates, key=shared), shared):
+        some = list(found)
+        parts += [some[start : start + count] for start in range(0, len(some), count)]
+    return parts
 
 
 def check_validated(candidates: Iterable[Candidate]) -> None:
