@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -17,6 +18,7 @@ from mnistjax.report.sweep_page import name_spread
 
 # All members have these in common, or, as the seed, a flag of their own.
 _SINGLE = ("recipe", "dataset", "validation_fraction", "validation_seed")
+_BOUNDED = {"uniform": mnistjax.runs.Uniform, "log-uniform": mnistjax.runs.LogUniform}
 _LOG = logging.getLogger(__name__)
 _SHOWN = {"validation_accuracy": "validation %", "test_accuracy": "test %"}
 
@@ -29,7 +31,10 @@ class SweepArguments:
         config: the settings that all members have in common.
         lists: the values of each setting that varies, by name.
         combine: "product" or "zip".
+        draws: number of draws from the distributions among `lists`, or None without one.
+        draw_seed: seed of the draws.
         search: how members are selected on the way, or None.
+        together: number of members that are trained side by side; None leaves it to the library.
         workdir: the directory of the population.
         overwrite: whether a population that the directory already holds may be replaced.
         resume: whether a population that the directory already holds goes on.
@@ -42,7 +47,10 @@ class SweepArguments:
     config: mnistjax.TrainConfig
     lists: Mapping[str, Any]
     combine: Literal["product", "zip"]
+    draws: int | None
+    draw_seed: int
     search: mnistjax.runs.Halving | mnistjax.runs.PBT | None
+    together: int | None
     workdir: Path
     overwrite: bool
     resume: bool
@@ -60,7 +68,10 @@ class SweepArguments:
             self.config,
             dataset,
             combine=self.combine,
+            draws=self.draws,
+            draw_seed=self.draw_seed,
             search=self.search,
+            together=self.together or "auto",
             workdir=self.workdir,
             overwrite=self.overwrite,
             resume=self.resume,
@@ -110,8 +121,12 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
         settings: Mapping[str, Any],
         seeds: int = 1,
         combine: Literal["product", "zip"] = "product",
+        draw: tuple[str, ...] = (),
+        draws: int | None = None,
+        draw_seed: int = 0,
         halving: bool = False,
         pbt: bool = False,
+        together: int | None = None,
         workdir: str | None = None,
         overwrite: bool = False,
         resume: bool = False,
@@ -131,10 +146,17 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             seeds: Number of seeds for each combination, from --seed on.
             combine: Take every combination of the values, or the first ones of all flags together,
                 then the second ones, and so on.
+            draw: Settings to draw at random, each as NAME=KIND:VALUE:VALUE, for example
+                learning-rate=log-uniform:1e-4:1e-2, momentum=uniform:0.8:0.99 or
+                optimizer=choice:adam:muon.
+            draws: Number of draws, for each combination of the other settings.
+            draw_seed: Seed of the draws.
             halving: Successive halving: train all settings for a few epochs, then the best third
                 for three times as many, and so on; by mean validation accuracy over the seeds.
             pbt: Population-based training: after each epoch the worst quarter of the networks goes
                 on from the best quarter, with learning rates and other numbers changed a little.
+            together: Number of networks that are trained side by side, in one program; if not
+                given, 1 on CPU, and as many as fit in memory elsewhere.
             workdir: Directory of the population; if not given, a new one in runs/.
             overwrite: Replace the population that the directory already holds.
             resume: Go on with the population that the directory already holds, or start it.
@@ -147,6 +169,8 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             teacher: Directory of a run or a sweep; all networks learn from its probabilities too.
         """
         check_teacher_is_given(settings, teacher)
+        if together is not None and together < 1:
+            raise ConfigError(f"--together must be at least 1, found {together}")
         if seeds < 1:
             raise ConfigError(f"--seeds must be at least 1, found {seeds}")
         if resume and workdir is None:
@@ -169,13 +193,20 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
         config = configure(default, fixed)
         if deterministic:
             config = config.replace(deterministic=True)
+        for name, distribution in map(_parse_distribution, draw):
+            if name in varying:
+                raise ConfigError(f"expected values or one distribution of {name}, found two")
+            varying[name] = distribution
         if seeds > 1:
             varying["seed"] = range(config.seed, config.seed + seeds)
         return SweepArguments(
             config=config,
             lists=varying,
             combine=combine,
+            draws=draws,
+            draw_seed=draw_seed,
             search=_search(halving, pbt),
+            together=together,
             workdir=choose_workdir(workdir, f"sweep-{config.recipe}"),
             overwrite=overwrite,
             resume=resume,
@@ -188,6 +219,29 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
     kinds = settings_type(default, several=lambda name: name not in (*_SINGLE, "seed"))
     sweep.__annotations__["settings"] = kinds
     return sweep
+
+
+def _parse_distribution(words: str) -> tuple[str, Any]:
+    """Returns the setting and the distribution that `--draw` names."""
+    name, _, description = words.partition("=")
+    kind, *values = description.split(":")
+    name = name.replace("-", "_")
+    if kind == "choice" and values:
+        return name, mnistjax.runs.Choice([_parse_value(value) for value in values])
+    numbers = [_parse_value(value) for value in values]
+    if kind in _BOUNDED and len(numbers) == 2 and not any(isinstance(n, str) for n in numbers):
+        return name, _BOUNDED[kind](*map(float, numbers))
+    raise ConfigError(
+        "expected NAME=uniform:LOW:HIGH, NAME=log-uniform:LOW:HIGH or NAME=choice:VALUE:VALUE, "
+        f"found --draw {words}"
+    )
+
+
+def _parse_value(word: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(word)
+    return word
 
 
 def _search(halving: bool, pbt: bool) -> mnistjax.runs.Halving | mnistjax.runs.PBT | None:

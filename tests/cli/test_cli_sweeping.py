@@ -54,6 +54,17 @@ def test_a_sweep_of_which_nothing_is_left_fails(tmp_path, refusal):
     assert "training of all failed" in line
 
 
+def test_settings_may_be_drawn_and_networks_trained_side_by_side(tmp_path, capsys):
+    draws = ["learning-rate=log-uniform:1e-3:1e-1", "optimizer=choice:adam:sgd"]
+    words = ["--draw", *draws, "--draws", "3", "--draw-seed", "1", "--seeds", "2"]
+    main(["sweep", *QUICK, *words, "--together", "6", "--workdir", str(tmp_path / "s")])
+    assert "6 of 6 trained in " in capsys.readouterr().out
+    rows = mnistjax.runs.load_population(tmp_path / "s").rows
+    settings = {(row["learning_rate"], row["optimizer"]) for row in rows}
+    assert len(settings) == 3
+    assert all(1e-3 < rate < 1e-1 and name in ("adam", "sgd") for rate, name in settings)
+
+
 def test_settings_may_compete(tmp_path, capsys):
     words = ["sweep", "--dataset", "digits", "--model", "softmax", "--epochs", "3", "--halving"]
     rates = ["1e-4", "1e-2", "3e-2"]
@@ -96,6 +107,14 @@ def test_a_sweep_goes_on_and_is_not_replaced_unasked(tmp_path, capsys, refusal):
         (["--halving", "--pbt"], "--halving or --pbt, found both"),
         (["--halving", "--learning-rate", "0.1", "0.2"], "3 epochs for successive halving by 3"),
         (["--pbt", "--learning-rate", "0.1", "0.2"], "more than 1 epochs, found 2 and 1"),
+        (["--draw", "momentum=normal:0:1", "--draws", "2"], "found --draw momentum=normal:0:1"),
+        (["--draw", "momentum=uniform:0.5", "--draws", "2"], "found --draw momentum=uniform:0.5"),
+        (["--draw", "b1=uniform:0.9:0.5", "--draws", "2"], "Uniform of a low below high"),
+        (["--draw", "b1=uniform:0.5:0.9"], "expected draws, their number"),
+        (["--draw", "speed=uniform:0:1", "--draws", "2"], "unknown setting 'speed'"),
+        (["--learning-rate", "1", "2", "--draw", "learning-rate=choice:1:2"], "found two"),
+        (["--together", "0"], "--together must be at least 1, found 0"),
+        (["--together", "2", "--seeds", "2", "--pbt"], "together=1 in a search, found 2"),
     ],
 )
 def test_what_cannot_be_a_sweep_is_one_line(words, message, refusal, tmp_path, monkeypatch):
