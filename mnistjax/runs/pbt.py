@@ -223,7 +223,10 @@ def _take_over(trainer: Trainer, one: Candidate, source: Candidate, epochs: int)
         )
     # Its random draws differ from those of the other member from here on.
     state = dataclasses.replace(progress.state, key=jax.random.key(one.config.seed))
-    progress = dataclasses.replace(progress, state=state)
+    # The history is that of the other member up to here, and says so.
+    *before, last = progress.history
+    history = (*before, {**last, "taken_over_from": source.number})
+    progress = dataclasses.replace(progress, state=state, history=history)
     with (
         claim_run_directory(path, one.config, overwrite=True) as directory,
         says_not_writable(path),

@@ -38,8 +38,8 @@ def repeat(
 
     Raises:
         RunError: the run is not finished, or several processes trained it, or it was trained side
-            by side with others, or the data set or the teacher is not the one that it was trained
-            with.
+            by side with others or took over from another in a search, or the data set or the
+            teacher is not the one that it was trained with.
         ConfigError: there are fewer devices than it was trained on.
 
     >>> import mnistjax
@@ -60,6 +60,12 @@ def repeat(
     check_teacher(taught, teacher_fingerprint(teacher), "the run to repeat")
     if (processes := trained.result.get("process_count", 1)) != 1:
         raise RunError(f"expected a run of one process to repeat, found one of {processes}")
+    for row in reversed(trained.history):  # The one that it took over from may have done so, too.
+        if "taken_over_from" in row:
+            raise RunError(
+                "expected a run of its own to repeat, found a member of a search that took over "
+                f"from member {row['taken_over_from']} after epoch {row['epoch']:g}"
+            )
     if (beside := trained.result.get("side_by_side", 1)) > 1:
         raise RunError(
             f"expected a run of one network to repeat, found one of {beside} side by side, whose "

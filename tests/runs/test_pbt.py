@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runs import CONFIG, dataset
 
-from mnistjax import fit, fit_population
+from mnistjax import fit, fit_population, load_run
 from mnistjax.errors import ConfigError, RunError
-from mnistjax.runs import PBT, callbacks, load_population, pbt, trainer
+from mnistjax.runs import PBT, callbacks, load_population, pbt, repeat, trainer
 from mnistjax.signals import Interrupted
 
 EPOCHS = 4
@@ -90,7 +90,12 @@ def test_a_member_that_took_over_has_the_history_of_the_other(found, directory):
     assert len(rounds) == EPOCHS - 1
     (move,) = rounds[-1]  # A quarter of four.
     one, source = found.member(move["member"]), found.member(move["source"])
-    assert one.history[: EPOCHS - 1] == source.history[: EPOCHS - 1]
+    *same, last = source.history[: EPOCHS - 1]
+    expected = (*same, {**last, "taken_over_from": move["source"]})
+    assert one.history[: EPOCHS - 1] == expected
+    network = load_run(directory / f"members/{move['member']:03d}")
+    with pytest.raises(RunError, match=f"took over from member {move['source']} after epoch 3"):
+        repeat(network, dataset())
     assert one.history[-1] != source.history[-1]
     assert one.config.learning_rate == move["settings"]["learning_rate"]
     assert found.rows[move["member"]]["learning_rate"] == one.config.learning_rate
