@@ -163,7 +163,7 @@ def _fold_norm(trained: TrainedModel, stage: str) -> tuple[np.ndarray, np.ndarra
     norm = {name: np.float64(array) for name, array in {**params["norm"], **statistics}.items()}
     gain = norm["scale"] / np.sqrt(norm["var"] + BatchNorm.epsilon)
     folded = norm["bias"] + gain * (bias - norm["mean"])
-    return np.float32(kernel * gain), np.float32(folded)
+    return (kernel * gain).astype(np.float32), folded.astype(np.float32)
 
 
 def _read(trained: TrainedModel, module: str, name: str) -> np.ndarray:
