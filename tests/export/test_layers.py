@@ -4,33 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
+from random_networks import CASES, make_network
 
 import mnistjax
 from mnistjax import export
 from mnistjax.errors import ConfigError
-from mnistjax.models import MODELS
-
-DIGITS = mnistjax.load_dataset("digits")
-
-
-def make_network(name, seed=0, image_shape=(28, 28, 1), **overrides):
-    """A network whose variables are all random: running statistics and biases, too."""
-    model = mnistjax.create_model(name, **overrides)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *image_shape), np.float32))
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":
-            return rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
-        low = 0.5 if path[-1].key == "var" else -0.5
-        return rng.uniform(low, 1.5, leaf.shape).astype(np.float32)
-
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    info = dataclasses.replace(DIGITS.info, image_shape=image_shape)
-    return mnistjax.TrainedModel(model, variables, info)
 
 
 def run_in_numpy(layers, images):
@@ -61,15 +41,7 @@ def run_in_numpy(layers, images):
     return x
 
 
-@pytest.mark.parametrize(
-    ("name", "overrides"),
-    [
-        *((name, {}) for name in MODELS),
-        ("tiny", {"image_shape": (11, 9, 3), "num_classes": 3}),
-        ("speed", {"image_shape": (20, 28, 1)}),
-        ("cnn", {"padding": "SAME", "first_stride": 2, "kernel_sizes": (4, 2), "pools": (1, 3)}),
-    ],
-)
+@pytest.mark.parametrize(("name", "overrides"), CASES)
 def test_layers_compute_the_logits_of_the_network(name, overrides):
     network = make_network(name, **overrides)
     images = np.random.default_rng(1).uniform(size=(5, *network.info.image_shape))

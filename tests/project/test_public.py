@@ -10,7 +10,9 @@ import pytest
 
 import mnistjax
 
-WINGS = ("data", "models", "training", "runs", "evaluation", "plots", "reading", "report")
+WINGS = (
+    *("data", "models", "training", "runs", "evaluation", "plots", "export", "reading", "report"),
+)
 
 
 def names(face) -> list[str]:

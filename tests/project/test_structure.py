@@ -49,7 +49,7 @@ WINGS = {
         {"analysis", "robustness", "insight", "comparison"},
     ],
     "plots": [{"style"}, {"mosaic"}, {"images", "charts", "seeds", "sweeps"}],
-    "export": [{"layers"}],
+    "export": [{"layers", "origin", "writing"}, {"stablehlo"}],
     "reading": [
         {"planes", "pictures", "network", "cuts"},
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
