@@ -8,5 +8,6 @@ from mnistjax.export.layers import Layer as Layer
 from mnistjax.export.layers import MaxPool as MaxPool
 from mnistjax.export.layers import Relu as Relu
 from mnistjax.export.layers import sequential_layers as sequential_layers
+from mnistjax.export.onnx_file import write_onnx as write_onnx
 from mnistjax.export.origin import describe_origin as describe_origin
 from mnistjax.export.stablehlo import write_stablehlo as write_stablehlo

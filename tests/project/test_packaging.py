@@ -41,7 +41,8 @@ def numbers(version: str) -> list[int]:
 
 
 def test_the_lane_of_lower_bounds_pins_exactly_them():
-    declared = bounds([*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["tensorboard"]])
+    extras = [*EXTRAS["dev"], *EXTRAS["onnx"], *EXTRAS["tensorboard"]]
+    declared = bounds([*PROJECT["dependencies"], *extras])
     pinned = pins(ROOT / ".ci" / "lower-bounds.txt")
     assert {name: numbers(version) for name, version in pinned.items()} == {
         name: numbers(version) for name, version in declared.items()
@@ -64,7 +65,8 @@ def test_what_the_package_imports_is_declared():
                 imported.add(str(node.module).partition(".")[0])
     imported -= {*sys.stdlib_module_names, "mnistjax"}
     assert {"jax", "sklearn"} <= imported
-    declared = bounds([*PROJECT["dependencies"], *EXTRAS["tensorboard"]])
+    extras = [*EXTRAS["onnx"], *EXTRAS["tensorboard"]]
+    declared = bounds([*PROJECT["dependencies"], *extras])
     names = {canonical(INSTALLED_AS.get(name, name)) for name in imported}
     assert names - COMES_WITH.keys() <= declared.keys()
     assert {COMES_WITH[name] for name in names & COMES_WITH.keys()} <= declared.keys()
