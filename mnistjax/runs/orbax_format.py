@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnistjax.errors import RunError, RunNotFoundError
+from mnistjax.errors import ConfigError, RunError, RunNotFoundError
 from mnistjax.files import user_path
 from mnistjax.models import Variables
+from mnistjax.runs.ensemble import is_ensemble
 from mnistjax.runs.sealed import flatten_named
 from mnistjax.runs.trained import TrainedModel
 from mnistjax.runs.weights import build_trained
@@ -37,7 +38,7 @@ def export_orbax(trained: TrainedModel, folder: str | os.PathLike[str]) -> Path:
 
     Raises:
         RunError: the folder exists or cannot be written.
-        ConfigError: the path cannot be used.
+        ConfigError: the network is an ensemble, or the path cannot be used.
 
     >>> import tempfile, mnistjax
     >>> config = mnistjax.get_recipe("softmax").replace(steps=1)
@@ -48,6 +49,8 @@ def export_orbax(trained: TrainedModel, folder: str | os.PathLike[str]) -> Path:
     """
     import orbax.checkpoint as ocp
 
+    if is_ensemble(trained.model):
+        raise ConfigError("expected a network to export, found an ensemble: export its members")
     target = user_path(folder, "folder").absolute()
     if target.exists():
         raise RunError(f"expected a folder to create, found {target}")

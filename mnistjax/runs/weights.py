@@ -24,12 +24,17 @@ from mnistjax.runs.ensemble import is_ensemble
 from mnistjax.runs.sealed import flatten_named, read_sealed, unflatten_named, write_sealed
 from mnistjax.runs.trained import TrainedModel
 
-_FORMAT = "mnistjax-2"
+FORMAT = "mnistjax-2"
 # Format 1 had no digest.
 _UNSEALED_FORMAT = "mnistjax-1"
 
 
-def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
+def save_weights(
+    path: str | os.PathLike[str],
+    trained: TrainedModel,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Writes weights, configuration and data set description to one file, atomically.
 
     `load_weights` builds the network that `trained.config.model` names, so a network that you
@@ -38,6 +43,7 @@ def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
     Args:
         path: the file, usually `weights.safetensors`.
         trained: the network.
+        metadata: more text for the metadata of the file, by name; `load_weights` ignores it.
 
     Raises:
         OSError: the file cannot be written.
@@ -54,12 +60,12 @@ def save_weights(path: str | os.PathLike[str], trained: TrainedModel) -> None:
     """
     if is_ensemble(trained.model):
         raise ConfigError("expected a network to save, found an ensemble: save its members")
-    metadata = {
-        "format": _FORMAT,
+    description = {
+        "format": FORMAT,
         "config": trained.config.to_json(),
         "dataset": json.dumps(dataclasses.asdict(trained.info)),
     }
-    write_sealed(path, flatten_named(trained.variables), metadata)
+    write_sealed(path, flatten_named(trained.variables), {**(metadata or {}), **description})
 
 
 def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
@@ -81,7 +87,7 @@ def load_weights(path: str | os.PathLike[str]) -> TrainedModel:
     file = file / WEIGHTS if file.is_dir() else file
     if not file.is_file():
         raise RunNotFoundError(f"expected a run directory or a weights file, found no file {file}")
-    tensors, metadata = read_sealed(file, [_FORMAT], unsealed=[_UNSEALED_FORMAT])
+    tensors, metadata = read_sealed(file, [FORMAT], unsealed=[_UNSEALED_FORMAT])
     return build_trained(tensors, metadata, file)
 
 

@@ -49,7 +49,12 @@ WINGS = {
         {"analysis", "robustness", "insight", "comparison"},
     ],
     "plots": [{"style"}, {"mosaic"}, {"images", "charts", "seeds", "sweeps"}],
-    "export": [{"layers", "origin", "writing"}, {"onnx_file", "stablehlo"}],
+    "export": [
+        {"layers", "origin", "writing"},
+        {"onnx_file", "safetensors_file", "stablehlo"},
+        {"loading"},
+        {"checking"},
+    ],
     "reading": [
         {"planes", "pictures", "network", "cuts"},
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
@@ -89,7 +94,8 @@ HEAVY = {
     "matplotlib": {"plots.style", "plots.mosaic", "plots.images", "plots.charts", "plots.seeds"}
     | {"plots.sweeps", "report.pictures", "report.lines"},
     "jinja2": {"report.rendering"},
-    "onnx": {"export.onnx_file"},
+    "onnx": {"export.onnx_file", "export.loading"},
+    "onnxruntime": {"export.loading"},
 }
 FORBIDDEN = ("tensorflow", "pickle", "cloudpickle", "dill")
 # These compute and do nothing else: they know no file, clock, process, network or setting.
