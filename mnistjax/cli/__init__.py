@@ -10,6 +10,7 @@ import tyro
 
 import mnistjax
 from mnistjax.cli.compilation_cache import use_compilation_cache as use_compilation_cache
+from mnistjax.cli.exporting import export
 from mnistjax.cli.launching import launch_command
 from mnistjax.cli.listing import datasets, info, recipes
 from mnistjax.cli.measuring import compare, evaluate
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "compare": compare,
         "report": report,
         "repeat": repeat,
+        "export": export,
         "predict": predict,
         "read": read,
         "info": info,

@@ -46,6 +46,7 @@ def assert_plain(text):
         ["read", "{run}", "{path}"],
         ["report", "{path}"],
         ["repeat", "{path}"],
+        ["export", "{path}", "--to", "safetensors"],
         ["compare", "{path}", "{path}"],
         ["evaluate", "{run}", "--dataset", "{path}"],
         ["train", "--dataset", "{path}", "--workdir", "{new}"],

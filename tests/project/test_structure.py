@@ -63,7 +63,8 @@ WINGS = {
     "report": [{"lines", "pictures", "rendering"}, {"page", "sweep_page"}, {"callback"}],
     "cli": [
         {"shell"},
-        {"compilation_cache", "launching", "listing", "measuring", "reading", "reporting"},
+        {"compilation_cache", "exporting", "launching", "listing", "measuring", "reading"}
+        | {"reporting"},
         {"training"},
         {"sweeping"},
     ],
