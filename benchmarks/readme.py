@@ -146,6 +146,30 @@ def peers_summary_table(rows: Iterable[dict]) -> str:
     return _markdown(titles, lines, left=5)
 
 
+def peers_again_table(rows: Iterable[dict], again: Iterable[dict]) -> str:
+    """Returns the Markdown table of what two measurements found, per network and batch size.
+
+    For each number of threads: how much faster than the fastest peer training was in both.
+    """
+    found: dict[tuple, dict] = {}
+    for number, measured in enumerate((rows, again)):
+        training = [row for row in measured if row["phase"] == "training"]
+        for (network, *_, batch, threads), runs in _grouped(training, *PEER_SETTING):
+            found.setdefault((network, batch), {})[threads, number] = _against_the_fastest(runs)[-1]
+    columns = sorted(
+        {key for cells in found.values() for key in cells}, key=lambda key: (-key[0], key[1])
+    )
+    titles = [
+        f"{threads} thread{'s' if threads > 1 else ''}, {('first', 'second')[number]}"
+        for threads, number in columns
+    ]
+    lines = [
+        [f"`{network}`", str(batch), *(cells.get(key, "") for key in columns)]
+        for (network, batch), cells in sorted(found.items())
+    ]
+    return _markdown(["network", "batch", *titles], lines, left=1)
+
+
 _MEMORY = ("mnistjax", "pytorch-eager")
 
 
@@ -275,6 +299,9 @@ def regenerate(text: str) -> str:
     for name, (benchmark, make_table) in SPEED_TABLES.items():
         if f"<!-- {name}: begin -->" in text:
             text = replace_section(text, name, make_table(read_lines(RESULTS, benchmark)))
+    if "<!-- peers_again: begin -->" in text:
+        both = read_lines(RESULTS, "peers"), read_lines(RESULTS / "second", "peers")
+        text = replace_section(text, "peers_again", peers_again_table(*both))
     if "<!-- accuracy: begin -->" in text:
         measured = summarize_accuracy(RESULTS / "accuracy.jsonl")
         text = replace_section(text, "accuracy", accuracy_table(measured))
