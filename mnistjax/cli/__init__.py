@@ -10,6 +10,7 @@ import tyro
 
 import mnistjax
 from mnistjax.cli.compilation_cache import use_compilation_cache as use_compilation_cache
+from mnistjax.cli.drawing import draw
 from mnistjax.cli.exporting import export
 from mnistjax.cli.launching import launch_command
 from mnistjax.cli.listing import datasets, info, recipes
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "evaluate": evaluate,
         "compare": compare,
         "report": report,
+        "draw": draw,
         "repeat": repeat,
         "export": export,
         "predict": predict,

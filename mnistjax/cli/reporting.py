@@ -20,6 +20,8 @@ def report(
 ) -> None:
     """Write a page that shows a run, and its pictures to plots/, or one that shows a sweep.
 
+    Beside the page of a run, draw.html is written, as by mnistjax draw.
+
     Args:
         run: Directory of a run or a sweep.
         data_dir: Folder of the data sets; if not given, MNISTJAX_DATA_DIR, or the folder that

@@ -80,7 +80,7 @@ class RunArguments:
         processes: the processes that train together; None for this one alone.
         compilation_cache: whether compiled programs are kept for later processes.
         tensorboard: whether to write event files for TensorBoard too.
-        report: whether to write report.html and plots/*.png too.
+        report: whether to write report.html, draw.html and plots/*.png too.
         teacher: directory of the network, or of the population, that teaches; None for none.
     """
 
@@ -231,7 +231,7 @@ def train_command(default: mnistjax.TrainConfig) -> Callable[..., RunArguments]:
             compilation_cache: Compile anew, without the programs that are kept in the user's cache
                 directory; MNISTJAX_COMPILATION_CACHE=off does so for all commands.
             tensorboard: Write event files for TensorBoard too, to tensorboard/ in the directory.
-            report: Skip report.html and plots/*.png, which take some seconds.
+            report: Skip report.html, draw.html and plots/*.png, which take some seconds.
             teacher: Directory of a run or a sweep; the network learns from its probabilities too.
         """
         check_teacher_is_given(settings, teacher)

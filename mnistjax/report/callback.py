@@ -12,10 +12,11 @@ from mnistjax.runs.directory import REPORT
 
 
 class WriteReport(Callback):
-    """Writes `report.html` and `plots/*.png` to the run directory when the run has ended.
+    """Writes the report to the run directory when the run has ended.
 
-    All other files of the run are on disk by then. If the report fails, one warning line is logged,
-    the result and the weights are kept, and `write_report` can write the report later.
+    The files are `report.html`, `draw.html` and `plots/*.png`. All other files of the run are on
+    disk by then. If the report fails, one warning line is logged, the result and the weights are
+    kept, and `write_report` can write the report later.
 
     >>> import mnistjax
     >>> callbacks = [mnistjax.ProgressBar(), WriteReport()]  # For `fit(..., callbacks=callbacks)`.

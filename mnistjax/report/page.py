@@ -15,7 +15,7 @@ import numpy as np
 
 from mnistjax.atomic import atomic_path, write_text_atomically
 from mnistjax.data import Dataset
-from mnistjax.errors import RunError
+from mnistjax.errors import ConfigError, RunError
 from mnistjax.evaluation import (
     Analysis,
     Calibration,
@@ -25,10 +25,11 @@ from mnistjax.evaluation import (
     measure_robustness,
 )
 from mnistjax.models import count_parameters
+from mnistjax.report.draw_page import render_draw_page
 from mnistjax.report.pictures import ReportImage, draw_pictures, encode_image, project_sample
 from mnistjax.report.rendering import render
 from mnistjax.runs import TrainedModel, package_versions
-from mnistjax.runs.directory import PLOTS, REPORT
+from mnistjax.runs.directory import DRAW_PAGE, PLOTS, REPORT
 from mnistjax.runs.ensemble import Vote
 
 _MAX_MISTAKES = 1000
@@ -66,6 +67,9 @@ def write_report(
 ) -> Path:
     """Writes the report of a run or an ensemble: `report.html`, and its images to `plots/*.png`.
 
+    For a network that `render_draw_page` accepts, it also writes the page to draw on, `draw.html`,
+    beside the report, which links to it.
+
     The page is self-contained: metrics, learning curves, confusion matrix, a gallery of mistakes
     with a filter, calibration, robustness, filters, saliency, an embedding, the data, the settings.
     The report of an ensemble has what can be known without the record of a run. The same run gives
@@ -93,6 +97,7 @@ def write_report(
     directory = Path(workdir)
     if directory.is_file():
         raise RunError(f"expected the directory of a run, found the file {directory}")
+    draw_page = _try_to_draw(trained)
     facts = _describe_network(trained, dataset)
     # Compiled programs and t-SNE run outside of Python's lock, so pictures are drawn meanwhile.
     with ThreadPoolExecutor() as pool:
@@ -114,10 +119,24 @@ def write_report(
             **_describe_mistakes(analysis, dataset),
             **_describe_robustness(robustness),
             "pictures": pictures,
+            "draw_page": DRAW_PAGE if draw_page else None,
         },
-        script="report.js",
+        scripts=("report.js",),
     )
-    return _write(directory, Path(output) if output else directory / REPORT, page, pictures)
+    file = Path(output) if output else directory / REPORT
+    pages = {file: page}
+    if draw_page:
+        pages = {file.with_name(DRAW_PAGE): draw_page, **pages}
+    _write(directory, pages, pictures)
+    return file
+
+
+def _try_to_draw(trained: TrainedModel) -> str | None:
+    """Returns the page to draw on, or None for a network that it cannot run."""
+    try:
+        return render_draw_page(trained)
+    except ConfigError:
+        return None
 
 
 def _describe_network(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:
@@ -152,15 +171,17 @@ def _check_run(trained: TrainedModel) -> Mapping[str, Any]:
     return result
 
 
-def _write(directory: Path, output: Path, page: str, pictures: Mapping[str, ReportImage]) -> Path:
+def _write(directory: Path, pages: Mapping[Path, str], pictures: Mapping[str, ReportImage]) -> None:
+    """Writes the files of the report, the report itself last."""
+    *_, output = pages
     try:
         for name, picture in pictures.items():
             with atomic_path(directory / PLOTS / f"{name}.png") as temporary:
                 temporary.write_bytes(picture.png)
-        write_text_atomically(output, page)
+        for file, page in pages.items():
+            write_text_atomically(file, page)
     except OSError as error:
         raise RunError(f"expected to write the report to {output}: {error}") from error
-    return output
 
 
 def _describe_run(

@@ -9,7 +9,11 @@ from typing import Any
 
 
 def render(
-    template: str, facts: Mapping[str, Any], *, styles: Sequence[str] = ("report.css",), script: str
+    template: str,
+    facts: Mapping[str, Any],
+    *,
+    styles: Sequence[str] = ("report.css",),
+    scripts: Sequence[str],
 ) -> str:
     """Renders a page; every text in it is escaped.
 
@@ -17,10 +21,10 @@ def render(
         template: name of the template, which extends `base.html.j2`.
         facts: what the template names.
         styles: names of the style sheets, which are put into the page one after the other.
-        script: name of the script, which is put into the page.
+        scripts: names of the scripts, which are put into the page one after the other.
 
     Returns:
-        The page. Its Content-Security-Policy allows these styles, this script and embedded images.
+        The page. Its Content-Security-Policy allows these styles and scripts and embedded images.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -39,7 +43,7 @@ def render(
         "seconds": name_seconds,
     }
     style = "".join(environment.get_template(name).render() for name in styles)
-    code = environment.get_template(script).render()
+    code = "".join(environment.get_template(name).render() for name in scripts)
     return environment.get_template(template).render(
         **facts,
         style=Markup(style),

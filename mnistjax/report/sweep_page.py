@@ -89,7 +89,7 @@ def write_sweep_report(
         "sweep.html.j2",
         describe_population(population, page.parent),
         styles=("report.css", "sweep.css"),
-        script="sweep.js",
+        scripts=("sweep.js",),
     )
     try:
         write_text_atomically(page, text)

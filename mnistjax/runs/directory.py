@@ -33,7 +33,7 @@ _METRICS = ("train_", "validation_", "test_")
 _NAME = re.compile(r"step-\d{10}\.safetensors")
 LOCK = ".lock"
 # What the report adds to a finished run.
-REPORT = "report.html"
+REPORT, DRAW_PAGE = "report.html", "draw.html"
 PLOTS = "plots"
 PLOT_NAMES = (
     *("samples", "class_distribution", "augmentation", "learning_curves", "confusion", "mistakes"),
@@ -208,7 +208,7 @@ def _refuse_foreign(path: Path) -> None:
             )
         return
     pictures = [f"{PLOTS}/{name}.png" for name in PLOT_NAMES]
-    for name in (REPORT, *pictures):
+    for name in (REPORT, DRAW_PAGE, *pictures):
         if (path / name).exists():
             raise RunError(
                 f"expected a work directory, found {path / name} without a run: move it, or name "
@@ -240,7 +240,7 @@ def _remove_run(path: Path) -> None:
     The report and the plots go first, because without them the run is still complete.
     """
     plots = path / PLOTS
-    for file in (path / REPORT, *(plots / f"{name}.png" for name in PLOT_NAMES)):
+    for file in (path / REPORT, path / DRAW_PAGE, *(plots / f"{name}.png" for name in PLOT_NAMES)):
         file.unlink(missing_ok=True)
     if plots.is_dir() and not any(plots.iterdir()):
         plots.rmdir()

@@ -27,6 +27,7 @@ FLAGS = {
     "evaluate": ["dataset", "data_dir", "no_robustness", "json"],
     "compare": ["data_dir", "plot"],
     "report": ["data_dir", "output"],
+    "draw": ["dtype", "data_dir", "output"],
     "predict": ["show", "json", "csv", "output"],
     "read": ["output", "json"],
     "info": [],

@@ -60,10 +60,23 @@ WINGS = {
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
         {"digit", "page"},
     ],
-    "report": [{"lines", "pictures", "rendering"}, {"page", "sweep_page"}, {"callback"}],
+    "report": [
+        {"lines", "packing", "pictures", "rendering"},
+        {"draw_page", "sweep_page"},
+        {"page"},
+        {"callback"},
+    ],
     "cli": [
         {"shell"},
-        {"compilation_cache", "exporting", "launching", "listing", "measuring", "reading"}
+        {
+            "compilation_cache",
+            "drawing",
+            "exporting",
+            "launching",
+            "listing",
+            "measuring",
+            "reading",
+        }
         | {"reporting"},
         {"training"},
         {"sweeping"},

@@ -43,7 +43,7 @@ def test_the_page_is_well_formed_and_can_be_heard(any_run):
     assert all(head["scope"] for head in page.all("th"))
     identities = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identities) == len(set(identities))
-    links = [link["href"] for link in page.all("a")]
+    links = [link["href"] for link in page.all("a") if link["href"] != "draw.html"]
     assert len(links) == len(page.all("h2"))
     assert {link.removeprefix("#") for link in links} <= set(identities)
     controls = [control["id"] for control in page.all("select")]
@@ -53,7 +53,10 @@ def test_the_page_is_well_formed_and_can_be_heard(any_run):
 def test_the_page_asks_for_nothing_and_allows_nothing_else(any_run):
     page = Page(any_run[2])
     assert_closed(page)
-    assert all(link["href"].startswith("#") for link in page.all("a"))
+    links = [link["href"] for link in page.all("a")]
+    assert links.count("draw.html") == 1
+    assert all(link.startswith("#") for link in links if link != "draw.html")
+    assert (any_run[0] / "draw.html").is_file()
 
 
 def test_the_page_shows_the_metrics_of_the_run(any_run):
@@ -140,7 +143,9 @@ def test_the_same_run_gives_the_same_page(report_run, tmp_path):
     assert page == tmp_path / "new" / "page.html"
     assert page.read_text(encoding="utf-8") == text
     assert {path.name: path.read_bytes() for path in (workdir / "plots").iterdir()} == pictures
-    assert [path.name for path in page.parent.iterdir()] == ["page.html"]
+    assert {path.name for path in page.parent.iterdir()} == {"page.html", "draw.html"}
+    drawn = (page.with_name("draw.html"), workdir / "draw.html")
+    assert drawn[0].read_bytes() == drawn[1].read_bytes()
 
 
 @pytest.mark.parametrize(

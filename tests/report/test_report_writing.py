@@ -20,6 +20,7 @@ DATASET = make_dataset(3)
 FILES = {"config.json", "metrics.jsonl", "result.json", "weights.safetensors"} | {
     "checkpoints/step-0000000002.safetensors"
 }
+REPORT = {"report.html", "draw.html", "plots/samples.png"}
 
 
 def files_of(workdir):
@@ -47,7 +48,7 @@ def test_the_report_comes_after_everything_else(tmp_path, monkeypatch, capsys):
     workdir, listener = tmp_path / "run", Listener()
     fitted = fit(CONFIG, DATASET, workdir=workdir, callbacks=[listener, WriteReport(verbose=True)])
     assert listener.seen == FILES
-    assert files_of(workdir) == FILES | {"report.html", "plots/samples.png"}
+    assert files_of(workdir) == FILES | REPORT
     assert capsys.readouterr().out == f"writing the report {workdir / 'report.html'}\n"
     text = (workdir / "report.html").read_text(encoding="utf-8")
     assert f"{100 * fitted.result['test_accuracy']:.2f}" in text
@@ -157,7 +158,7 @@ def test_the_trained_network_of_fit_and_of_load_run_give_the_same_report(workdir
     write_report(load_run(tmp_path / "other"), DATASET, tmp_path / "second")
     first, second = (tmp_path / name / "report.html" for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
-    assert files_of(tmp_path / "first") == {"report.html", "plots/samples.png"}
+    assert files_of(tmp_path / "first") == REPORT
 
 
 def test_a_page_that_breaks_off_leaves_the_old_one(workdir, tmp_path, monkeypatch):

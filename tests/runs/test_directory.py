@@ -83,7 +83,7 @@ def test_a_config_of_another_program_is_never_replaced(tmp_path, text):
     assert (tmp_path / "config.json").read_text() == text
 
 
-@pytest.mark.parametrize("name", ["report.html", "plots/confusion.png"])
+@pytest.mark.parametrize("name", ["report.html", "draw.html", "plots/confusion.png"])
 def test_a_report_of_no_run_is_not_replaced(tmp_path, name):
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)

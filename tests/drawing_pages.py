@@ -1,0 +1,82 @@
+"""Pages to draw on: networks of random weights for them, and what their scripts compute."""
+
+from __future__ import annotations
+
+import base64
+
+import jax
+import numpy as np
+
+import mnistjax
+
+
+def random_network(name, *, image_shape=(28, 28, 1), seed=0, **overrides):
+    """A network whose variables are all random: biases and running statistics, too."""
+    model = mnistjax.create_model(name, **overrides)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *image_shape), np.float32))
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
+        return rng.uniform(0.5 if path[-1].key == "var" else -0.5, 1.5, leaf.shape).astype("f4")
+
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    classes = overrides.get("num_classes", 10)
+    info = mnistjax.DatasetInfo("noise", classes, image_shape=image_shape)
+    return mnistjax.TrainedModel(model, variables, info)
+
+
+def as_text(pixels):
+    return base64.b64encode(np.ascontiguousarray(pixels, np.uint8).tobytes()).decode()
+
+
+def scripted_logits(page, images):
+    """Logits float64 [N, classes] of images uint8 [N, H, W, 1], as the page computes them."""
+    return np.array(
+        page.evaluate(
+            """texts => texts.map(text => {
+                const pixels = Float32Array.from(bytesOf(text), value => value / 255);
+                return Array.from(runNetwork(layers, pixels).at(-1));
+            })""",
+            [as_text(image) for image in images],
+        )
+    )
+
+
+def scripted_saliency(page, image, label):
+    """The gradient, float64 [H, W], of the logit of a class, as the page computes it."""
+    found = page.evaluate(
+        """([text, label]) => {
+            const pixels = Float32Array.from(bytesOf(text), value => value / 255);
+            return Array.from(findSaliency(layers, runNetwork(layers, pixels), label));
+        }""",
+        [as_text(image), int(label)],
+    )
+    return np.array(found).reshape(image.shape[:2])
+
+
+def scripted_preparation(page, gray):
+    """What the page makes of a picture uint8 [H, W]: uint8 [28, 28, 1] and warnings; or None."""
+    found = page.evaluate(
+        """([text, height, width]) => {
+            const data = Float32Array.from(bytesOf(text), value => value / 255);
+            const prepared = prepareDigit({ height, width, data });
+            return prepared && [Array.from(prepared.image), prepared.warnings];
+        }""",
+        [as_text(gray), *gray.shape],
+    )
+    return found and (np.array(found[0], np.uint8).reshape(28, 28, 1), tuple(found[1]))
+
+
+def sheet_of(page):
+    """The pixels of the sheet, uint8 [400, 400]; they are gray."""
+    text = page.evaluate(
+        """() => {
+            const { data } = pad.context.getImageData(0, 0, 400, 400);
+            let text = "";
+            for (let at = 0; at < data.length; at += 4) text += String.fromCharCode(data[at]);
+            return btoa(text);
+        }"""
+    )
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(400, 400)
