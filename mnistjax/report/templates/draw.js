@@ -95,8 +95,9 @@ function paint(canvas, height, width, draw) {
 }
 
 function setGray(data, at, value) {
-  data.fill(255 * value, 4 * at, 4 * at + 3);
-  data[4 * at + 3] = 255;
+  const from = 4 * at;
+  data[from] = data[from + 1] = data[from + 2] = 255 * value;
+  data[from + 3] = 255;
 }
 
 function showInput(pixels) {

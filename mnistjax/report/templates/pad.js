@@ -216,8 +216,8 @@ function grayOf({ width, height, data }, ground = 1) {
   for (let at = 0, from = 0; at < gray.length; at++, from += 4) {
     const sum = 19595 * data[from] + 38470 * data[from + 1] + 7471 * data[from + 2];
     const value = ((sum + 32768) >> 16) / 255;
-    const alpha = data[from + 3] / 255;
-    gray[at] = alpha === 1 ? value : ground + (value - ground) * alpha;
+    const alpha = data[from + 3];
+    gray[at] = alpha === 255 ? value : ground + (value - ground) * (alpha / 255);
   }
   return { height, width, data: gray };
 }

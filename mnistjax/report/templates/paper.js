@@ -167,10 +167,10 @@ function fitTerms(terms, used, values, weights) {
 }
 
 // How much each pixel differs from the paper, in the direction of the ink, which may be darker or
-// lighter: the sum of the outliers decides.
+// lighter: the sum of the outliers decides. It takes the place of the background.
 function inkStrength(gray, background) {
-  const data = new Float32Array(gray.data.length);
-  for (let at = 0; at < data.length; at++) data[at] = gray.data[at] - background.data[at];
+  const { data } = background;
+  for (let at = 0; at < data.length; at++) data[at] = gray.data[at] - data[at];
   const limit = 3 * MAD_TO_STD * medianMagnitude(data);
   let sum = 0;
   for (let at = 0; at < data.length; at++) if (Math.abs(data[at]) > limit) sum += data[at];

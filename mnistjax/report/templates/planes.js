@@ -40,10 +40,11 @@ function resizingWeights(before, after, { support, weigh }) {
   return places;
 }
 
-// Resizes a plane: to shrink it by averaging, to enlarge it by bicubic interpolation.
+// Resizes a plane: to shrink it by averaging, to enlarge it by bicubic interpolation. One of that
+// size is returned as it is.
 function resize(plane, height, width) {
   const filter = height > plane.height ? FILTERS.bicubic : FILTERS.box;
-  let data = new Float32Array(plane.data);
+  let { data } = plane;
   if (width !== plane.width) {
     const places = resizingWeights(plane.width, width, filter);
     data = resizeLines(data, places, plane.height, plane.width, 1, width);
@@ -132,6 +133,18 @@ function padded({ height, width, data }, margin) {
   return { height: height + 2 * margin, width: wide, data: result };
 }
 
+// Large arrays that are used again for the next picture: to allocate them takes longer than to fill
+// them.
+const BUFFERS = new Map();
+
+function bufferOf(name, length) {
+  const before = BUFFERS.get(name);
+  if (before?.length >= length) return before;
+  const buffer = new Float32Array(length);
+  BUFFERS.set(name, buffer);
+  return buffer;
+}
+
 // Blurs a plane with a Gaussian, cut off at four standard deviations; edges are mirrored.
 function gaussianBlur({ height, width, data }, deviation) {
   const radius = (4 * deviation + 0.5) | 0;
@@ -142,30 +155,31 @@ function gaussianBlur({ height, width, data }, deviation) {
   const sum = 2 * weights.reduce((total, weight) => total + weight, 0) - 1;
   for (let i = 0; i <= radius; i++) weights[i] /= sum;
 
-  const tall = new Float32Array((height + 2 * radius) * width + 4);
+  const tall = bufferOf("tall", (height + 2 * radius) * width + 4);
   for (let row = 0; row < height + 2 * radius; row++) {
     const from = mirror(row - radius, height) * width;
     tall.set(data.subarray(from, from + width), row * width);
   }
-  const once = addNeighbors(tall, height * width, width, weights);
+  const once = bufferOf("once", height * width + 4);
+  addNeighbors(tall, once, height * width, width, weights);
   const line = width + 2 * radius;
-  const wide = new Float32Array(height * line + 2 * radius + 4);
+  const wide = bufferOf("wide", height * line + 2 * radius + 4);
   for (let row = 0; row < height; row++) {
     const [from, to] = [row * width, row * line + radius];
     wide.set(once.subarray(from, from + width), to);
     for (let i = -radius; i < 0; i++) wide[to + i] = once[from + mirror(i, width)];
     for (let i = width; i < width + radius; i++) wide[to + i] = once[from + mirror(i, width)];
   }
-  const twice = addNeighbors(wide, height * line, 1, weights);
+  const twice = bufferOf("twice", height * line + 4);
+  addNeighbors(wide, twice, height * line, 1, weights);
   const plane = { height, width: line, data: twice };
   return cut(plane, { top: 0, left: 0, bottom: height, right: width });
 }
 
-// Returns `count` sums of numbers, of those before and after each, `step` apart, weighed. The first
+// Fills in `count` sums of numbers, of those before and after each, `step` apart, weighed. The first
 // sum begins with the first number. Four at a time, so that sums stay in registers.
-function addNeighbors(numbers, count, step, weights) {
+function addNeighbors(numbers, result, count, step, weights) {
   const radius = weights.length - 1;
-  const result = new Float32Array(4 * Math.ceil(count / 4));
   const middle = weights[radius];
   for (let at = 0; at < count; at += 4) {
     const center = at + radius * step;
@@ -189,7 +203,6 @@ function addNeighbors(numbers, count, step, weights) {
     result[at + 2] = c;
     result[at + 3] = d;
   }
-  return result;
 }
 
 // The place, from 0 to size - 1, that a place beyond the edges shows.
@@ -207,7 +220,7 @@ function median(values) {
 // Returns, for each pixel that is set, the distance to the nearest pixel that is not, at most
 // `reach`; there has to be one.
 function distances({ height, width, data }, reach = height + width) {
-  const near = new Float64Array(data.length); // The distance within the column.
+  const near = new Int32Array(data.length); // The distance within the column.
   for (let at = 0; at < data.length; at++) {
     if (data[at]) near[at] = at < width ? reach : Math.min(near[at - width] + 1, reach);
   }
