@@ -61,8 +61,8 @@ function smoothBackground(gray) {
       next[at] = Math.max(1 - ratio * ratio, 0) ** 2;
       change = Math.max(change, Math.abs(next[at] - weights[at]));
     }
-    // From here on all would repeat itself, up to changes far below the precision of float32.
-    if (used === TERMS && change < 1e-6) break;
+    // From here on the surface changes by less than float32 can tell.
+    if (used === TERMS && change < 1e-4) break;
     weights = next;
     used = TERMS;
   }

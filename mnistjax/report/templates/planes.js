@@ -256,12 +256,14 @@ function findComponents({ height, width, data }) {
     seen[start] = 1;
     all[end++] = start;
     for (let i = first; i < end; i++) {
-      const row = Math.floor(all[i] / width);
+      const row = (all[i] / width) | 0;
       const column = all[i] - row * width;
       extend(box, row, column);
-      const [left, right] = [Math.max(column - 1, 0), Math.min(column + 1, width - 1)];
-      for (let r = Math.max(row - 1, 0); r <= Math.min(row + 1, height - 1); r++) {
-        for (let at = r * width + left; at <= r * width + right; at++) {
+      const left = column > 0 ? -1 : 0;
+      const right = column < width - 1 ? 1 : 0;
+      const last = row < height - 1 ? all[i] + width : all[i];
+      for (let middle = row > 0 ? all[i] - width : all[i]; middle <= last; middle += width) {
+        for (let at = middle + left; at <= middle + right; at++) {
           if (!data[at] || seen[at]) continue;
           seen[at] = 1;
           all[end++] = at;
