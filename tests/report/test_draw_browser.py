@@ -124,7 +124,7 @@ def test_a_digit_can_be_drawn_by_keyboard_and_is_spoken(page, digits_network):
     assert page.locator("#spoken").inner_text().startswith(", ".join(shown(page)))
     page.keyboard.press("z")
     assert is_blank(page)
-    assert page.locator("#spoken").inner_text() == "nothing drawn"
+    assert page.locator("#spoken").inner_text() == "nothing drawn yet"
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "undo"
     assert not page.locator("#pen").is_visible()
@@ -192,6 +192,19 @@ def test_a_picture_can_be_dropped_and_pasted(name, page, tmp_path):
     text = base64.b64encode((tmp_path / "a.png").read_bytes()).decode()
     page.evaluate(DROP, [text, "image/png", name])
     page.locator("#answer", has_text="2").wait_for()
+    assert page.complaints == []
+
+
+def test_pictures_of_any_size_are_answered_or_said_to_be_empty(page, tmp_path):
+    rng = np.random.default_rng(0)
+    for index, shape in enumerate([(1, 1), (1, 900), (500, 2), (28, 28), (2, 3), (2100, 40)]):
+        for pixels in (np.full(shape, 90, np.uint8), rng.integers(0, 256, shape, np.uint8)):
+            path = tmp_path / f"{index}-{pixels.std() > 0}.png"
+            Image.fromarray(pixels).save(path)
+            page.locator("#clear").click()
+            page.locator("#file").set_input_files(path)
+            empty = np.ptp(pixels) < 5
+            page.locator("#sure", has_text="a picture of one color" if empty else "%").wait_for()
     assert page.complaints == []
 
 

@@ -67,10 +67,11 @@ function describeAnswer(seen, probabilities, best) {
   const [name, share] = [page.names[best], probabilities[best]];
   const doubts = seen ? [...seen.warnings] : [];
   if (seen && share < 0.9) doubts.push("the network is not sure");
+  const nothing = pad.picture ? "a picture of one color" : "nothing drawn yet";
   find("answer").textContent = seen ? name : "\u2013";
-  find("sure").textContent = seen ? percent(share) : "nothing drawn yet";
+  find("sure").textContent = seen ? percent(share) : nothing;
   find("doubts").textContent = doubts.join("; ");
-  return seen ? [`${name}, ${percent(share)}`, ...doubts].join("; ") : "nothing drawn";
+  return seen ? [`${name}, ${percent(share)}`, ...doubts].join("; ") : nothing;
 }
 
 function showBars(probabilities, best, explained) {
