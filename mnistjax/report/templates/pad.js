@@ -96,10 +96,9 @@ class Pad {
 
   paint() {
     const { context, canvas } = this;
-    context.fillStyle = PAPER;
-    context.fillRect(0, 0, canvas.width, canvas.height);
     const { picture } = this;
     canvas.classList.toggle("picture", Boolean(picture));
+    context.clearRect(0, 0, canvas.width, canvas.height);
     if (picture) {
       const [height, width] = fitSize(picture.image, canvas.width);
       context.imageSmoothingEnabled = picture.image.width > SIDE;
@@ -107,6 +106,8 @@ class Pad {
       context.drawImage(picture.image, left, top, width, height);
       return;
     }
+    context.fillStyle = PAPER;
+    context.fillRect(0, 0, canvas.width, canvas.height);
     const first = this.items.findLastIndex((item) => !item.points) + 1;
     for (const { points, width } of this.items.slice(first)) {
       points.forEach((point, i) => this.paintSegment(points[Math.max(i - 1, 0)], point, width));
