@@ -20,8 +20,8 @@ from mnistjax.files import printable
 from mnistjax.reading import (
     Predictions,
     PreparedDigit,
-    Reading,
     annotate,
+    describe_reading,
     open_picture,
     prepare_digit,
     write_submission,
@@ -183,7 +183,8 @@ def read(
     if not reading.rows:
         raise DataFormatError(f"expected digits, found none in {photo}")
     if json:
-        print(json_format.dumps(_describe_reading(trained.info.class_names, reading), indent=2))
+        described = describe_reading(reading, trained.info.class_names)
+        print(json_format.dumps(described, indent=2))
     else:
         for text, row in zip(reading.text.split("\n"), reading.rows, strict=True):
             print(f"{text}  {np.prod([digit.confidence for digit in row]):.1%}")
@@ -191,14 +192,3 @@ def read(
         annotated = annotate(photo, reading, trained.info.class_names)
         with writing(output), atomic_path(output) as temporary:
             annotated.save(temporary, "PNG")
-
-
-def _describe_reading(names: tuple[str, ...], reading: Reading) -> dict[str, Any]:
-    rows = [
-        [
-            {"label": names[found.label], "probability": found.confidence, "box": found.box}
-            for found in row
-        ]
-        for row in reading.rows
-    ]
-    return {"text": reading.text, "probability": reading.confidence, "rows": rows}

@@ -8,5 +8,6 @@ from mnistjax.reading.digit import prepare_digit as prepare_digit
 from mnistjax.reading.page import FoundDigit as FoundDigit
 from mnistjax.reading.page import Reading as Reading
 from mnistjax.reading.page import annotate as annotate
+from mnistjax.reading.page import describe_reading as describe_reading
 from mnistjax.reading.page import read_digits as read_digits
 from mnistjax.reading.submission import write_submission as write_submission

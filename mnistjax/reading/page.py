@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -209,6 +209,30 @@ def _box(piece: Piece, scale: float) -> tuple[int, int, int, int]:
         round(edge * scale) for edge in (piece.left, piece.top, piece.right, piece.bottom)
     )
     return left, top, right, bottom
+
+
+def describe_reading(reading: Reading, class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns a reading as an object that JSON can hold.
+
+    Args:
+        reading: what `read_digits` returned.
+        class_names: the names of the classes.
+
+    Returns:
+        `text`, `probability` (that all digits are right) and `rows`, in which each digit has
+        `label` (the name of its class), `probability` and `box` (left, top, right, bottom).
+
+    >>> describe_reading(Reading((), "", 1.0), "0123456789")
+    {'text': '', 'probability': 1.0, 'rows': []}
+    """
+    rows = [
+        [
+            {"label": class_names[found.label], "probability": found.confidence, "box": found.box}
+            for found in row
+        ]
+        for row in reading.rows
+    ]
+    return {"text": reading.text, "probability": reading.confidence, "rows": rows}
 
 
 def annotate(picture: Picture, reading: Reading, class_names: Sequence[str]) -> Image:

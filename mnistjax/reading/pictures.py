@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import struct
+import threading
 import warnings
 import zlib
 from pathlib import Path
@@ -20,11 +21,14 @@ PathLike = str | os.PathLike[str]
 Picture: TypeAlias = "PathLike | Image"
 """The path of an image file, or a `PIL.Image.Image`."""
 
+# `warnings.catch_warnings` changes a list of the whole process, so only one thread may be in it.
+_WARNINGS = threading.Lock()
+
 MAX_PIXELS = 64 * 2**20
 """Larger pictures are rejected before they are decoded, because they may be decompression bombs."""
 
 # What Pillow's readers raise on damaged files.
-_DAMAGES = (
+DAMAGES = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError),
     *(AttributeError, OverflowError, MemoryError, struct.error, zlib.error),
 )
@@ -48,7 +52,7 @@ def load_upright(picture: Picture) -> Image:
 
     name = picture_name(picture)
     try:
-        with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        with _WARNINGS, warnings.catch_warnings(), contextlib.ExitStack() as stack:
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Images.DecompressionBombWarning)
             if isinstance(picture, Images.Image):
@@ -62,7 +66,7 @@ def load_upright(picture: Picture) -> Image:
         raise DataFormatError(f"expected an image of sane size, found {name}: {error}") from None
     except UnidentifiedImageError:
         raise DataFormatError(f"expected an image, found a file of another kind: {name}") from None
-    except _DAMAGES as error:
+    except DAMAGES as error:
         raise DataFormatError(f"expected a sound image, found {name}: {error}") from None
 
 
