@@ -8,8 +8,9 @@
 360
 
 The names that most programs need are exported here. Everything else is in a submodule: `augment`,
-`data`, `errors`, `evaluation`, `export`, `models`, `ops`, `plots`, `reading`, `report`, `runs` and
-`training`. Each name is imported on first access, and so are jax, flax.linen and optax.
+`data`, `errors`, `evaluation`, `export`, `models`, `ops`, `plots`, `reading`, `report`, `runs`,
+`serving` and `training`. Each name is imported on first access, and so are jax, flax.linen and
+optax.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mnistjax import reading as reading
     from mnistjax import report as report
     from mnistjax import runs as runs
+    from mnistjax import serving as serving
     from mnistjax import training as training
     from mnistjax.data import Batch as Batch
     from mnistjax.data import Dataset as Dataset
@@ -126,7 +128,8 @@ _NAMES = {
 }
 _NAMESPACES = {
     **{name: f"mnistjax.{name}" for name in ("data", "errors", "evaluation", "export", "models")},
-    **{name: f"mnistjax.{name}" for name in ("plots", "reading", "report", "runs", "training")},
+    **{name: f"mnistjax.{name}" for name in ("plots", "reading", "report", "runs", "serving")},
+    "training": "mnistjax.training",
     "augment": "mnistjax.data.augment",
     "ops": "mnistjax.models.ops",
 }

@@ -18,6 +18,7 @@ from mnistjax.cli.measuring import compare, evaluate
 from mnistjax.cli.measuring import print_comparison as print_comparison
 from mnistjax.cli.reading import predict, read
 from mnistjax.cli.reporting import repeat, report
+from mnistjax.cli.serving import serve
 from mnistjax.cli.shell import FLAG_STYLE
 from mnistjax.cli.shell import one_line_errors as one_line_errors
 from mnistjax.cli.sweeping import SweepArguments, sweep_command
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "export": export,
         "predict": predict,
         "read": read,
+        "serve": serve,
         "info": info,
         "datasets": datasets,
         "recipes": recipes,

@@ -30,6 +30,7 @@ FLAGS = {
     "draw": ["dtype", "data_dir", "output"],
     "predict": ["show", "json", "csv", "output"],
     "read": ["output", "json"],
+    "serve": ["host", "port"],
     "info": [],
     "datasets": [],
     "recipes": [],

@@ -65,7 +65,7 @@ def test_what_the_package_imports_is_declared():
                 imported.add(str(node.module).partition(".")[0])
     imported -= {*sys.stdlib_module_names, "mnistjax"}
     assert {"jax", "sklearn"} <= imported
-    extras = [*EXTRAS["onnx"], *EXTRAS["tensorboard"]]
+    extras = [*EXTRAS["onnx"], *EXTRAS["serve"], *EXTRAS["tensorboard"]]
     declared = bounds([*PROJECT["dependencies"], *extras])
     names = {canonical(INSTALLED_AS.get(name, name)) for name in imported}
     assert names - COMES_WITH.keys() <= declared.keys()

@@ -10,9 +10,8 @@ import pytest
 
 import mnistjax
 
-WINGS = (
-    *("data", "models", "training", "runs", "evaluation", "plots", "export", "reading", "report"),
-)
+WINGS = ("data", "models", "training", "runs", "evaluation", "plots", "export", "reading")
+WINGS += ("report", "serving")
 
 
 def names(face) -> list[str]:

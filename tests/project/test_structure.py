@@ -66,24 +66,18 @@ WINGS = {
         {"page"},
         {"callback"},
     ],
+    "serving": [{"limits", "network", "server"}, {"answers", "batching", "inputs"}, {"app"}],
     "cli": [
         {"shell"},
-        {
-            "compilation_cache",
-            "drawing",
-            "exporting",
-            "launching",
-            "listing",
-            "measuring",
-            "reading",
-        }
-        | {"reporting"},
+        {"compilation_cache", "drawing", "exporting", "launching", "listing", "measuring"}
+        | {"reading", "reporting", "serving"},
         {"training"},
         {"sweeping"},
     ],
 }
 # A wing from those before it; the package itself stands before its command line.
 ORDER = ["data", "models", "training", "runs", "evaluation", "plots", "export", "reading", "report"]
+ORDER += ["serving"]
 STRANGERS = [{"data", "models"}, {"reading", "plots"}, {"reading", "report"}, {"reading", "export"}]
 LAYERS = [{"errors", "atomic"}, {"files"}, {"signals"}]
 for _wing in [*ORDER, "", "cli"]:
@@ -97,7 +91,7 @@ HEAVY = {
     "tensorflow_datasets": {"data.tfds_download", "data.tfds_prepared"},
     "PIL": {"data.embedded", "data.tfds_download", "data.tfds_prepared", "report.pictures"}
     | {"data.picture_folder", "reading.pictures", "reading.gray", "reading.planes"}
-    | {"reading.page", "cli.reading"},
+    | {"reading.page", "cli.reading", "serving.app", "serving.inputs"},
     "sklearn": {"data.embedded", "data.splits", "evaluation.analysis", "evaluation.insight"},
     "safetensors": {"data.cache", "runs.sealed"},
     "tensorboardX": {"runs.tensorboard"},
@@ -110,6 +104,8 @@ HEAVY = {
     "jinja2": {"report.rendering"},
     "onnx": {"export.onnx_file", "export.loading"},
     "onnxruntime": {"export.loading"},
+    "starlette": {"serving.app", "serving.server"},
+    "uvicorn": {"serving.server"},
 }
 FORBIDDEN = ("tensorflow", "pickle", "cloudpickle", "dill")
 # These compute and do nothing else: they know no file, clock, process, network or setting.
