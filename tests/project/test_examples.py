@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report_runs import few_corruptions, few_pictures
 
@@ -81,6 +82,39 @@ def test_tune_optuna_tells_the_study_what_was_trained(run_example):
     assert min(pruned) >= 5
     best = max((trial for trial in trials if not trial[3]), key=lambda trial: float(trial[2]))
     assert re.search(rf"^best: .*{re.escape(best[1])}}}, test accuracy \d+\.\d\d%$", text, re.M)
+
+
+@pytest.mark.parametrize("name", ["plain", "nnx", "equinox"])
+def test_networks_of_other_kinds_are_trained(run_example, name):
+    if name == "equinox":
+        pytest.importorskip("equinox", reason="the extra equinox is not installed")
+    text = run_example(f"own_network_{name}.py")
+    accuracies = re.findall(r"^epoch \d+: training accuracy (\d+\.\d\d)%$", text, re.M)
+    assert float(accuracies[-1]) > max(85, float(accuracies[0]))
+    accuracy = re.search(r"^test accuracy (\d+\.\d\d)%$", text, re.M)
+    assert accuracy
+    assert float(accuracy[1]) > 80
+
+
+def test_own_pictures_from_files_to_a_network_that_recognizes_them(tmp_path, monkeypatch, capsys):
+    few_corruptions(monkeypatch)
+    few_pictures(monkeypatch)
+    small = mnistjax.get_recipe("softmax")  # Compiled sooner than the network of the example.
+    monkeypatch.setattr(mnistjax, "get_recipe", {"cnn": small}.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    program = str(EXAMPLES / "own_pictures.py")
+    monkeypatch.setattr(sys, "argv", [program, "--epochs", "1"])
+    runpy.run_path(program, run_name="__main__")
+    text = capsys.readouterr().out
+    assert len(list(tmp_path.glob("runs/digits/train/*/*.png"))) == 1437
+    trained = mnistjax.load_run("runs/pictures")
+    assert f"test accuracy {trained.result['test_accuracy']:.2%} on ('0', '1', " in text
+    dataset = mnistjax.runs.load_run_dataset(trained)
+    digits = mnistjax.load_dataset("digits")
+    order = np.argsort(digits.test.labels, kind="stable")
+    np.testing.assert_array_equal(dataset.test.labels, digits.test.labels[order])
+    assert (tmp_path / "runs/pictures/report.html").is_file()
+    assert "mnistjax serve runs/pictures" in text
 
 
 def test_compare_models_trains_compares_and_draws(run_example, tmp_path):
