@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -52,21 +53,35 @@ def parse_pixels(body: bytes, image_shape: tuple[int, ...], max_images: int) -> 
         raise RequestError(
             _UNPROCESSABLE, f'expected an object with the one key "pixels", found {found}'
         )
-    # As objects: NumPy would turn a long text among the numbers into an array of long texts.
-    pixels = np.array(content["pixels"], dtype=object)
-    images = pixels.reshape(_batch_shape(pixels.shape, image_shape))
-    if len(images) > max_images:
+    pixels = content["pixels"]
+    shape = _shape_of(pixels)
+    batch_shape = _batch_shape(shape, image_shape)
+    if batch_shape[0] > max_images:
         raise RequestError(
-            _TOO_LARGE, f"expected at most {max_images} images in a request, found {len(images)}"
+            _TOO_LARGE, f"expected at most {max_images} images in a request, found {batch_shape[0]}"
         )
-    numbers = images.ravel().tolist()
-    if not set(map(type, numbers)) <= {int} or min(numbers) < 0 or max(numbers) > 255:
-        wrong = next(x for x in numbers if type(x) is not int or not 0 <= x <= 255)
+    # To Python, true and false are whole numbers.
+    found = next((word for word in ("true", "false") if word.encode() in body), None)
+    try:
+        packed = _pack(pixels, shape)
+    except (TypeError, ValueError):
+        found = found or _first_wrong(pixels)
+    if found is not None:
         raise RequestError(
             _UNPROCESSABLE,
-            f"expected pixels that are whole numbers from 0 to 255, found {_shown(wrong)}",
+            f"expected pixels that are whole numbers from 0 to 255, in rows of one length, "
+            f"found {found}",
         )
-    return images.astype(np.uint8)
+    return np.frombuffer(packed, np.uint8).reshape(batch_shape)
+
+
+def _shape_of(values: Any) -> tuple[int, ...]:
+    """Returns the shape of nested lists, from the first of each."""
+    shape = []
+    while type(values) is list:
+        shape.append(len(values))
+        values = values[0] if values else None
+    return tuple(shape)
 
 
 def _batch_shape(found: tuple[int, ...], image_shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -86,9 +101,33 @@ def _batch_shape(found: tuple[int, ...], image_shape: tuple[int, ...]) -> tuple[
     )
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+def _pack(values: Any, shape: tuple[int, ...]) -> bytes:
+    """Returns nested lists of this shape as bytes, several times faster than NumPy does.
+
+    Raises:
+        ValueError: a list is of another length, or a number is not in range(256).
+        TypeError: something else is in the place of a list or of a number.
+    """
+    if type(values) is not list:
+        raise TypeError
+    if len(values) != shape[0]:
+        raise ValueError
+    if len(shape) == 1:
+        return bytes(values)
+    return b"".join([_pack(value, shape[1:]) for value in values])
+
+
+def _first_wrong(values: Any) -> str:
+    """Returns what is no pixel in nested lists, for an error message."""
+    waiting = [values]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is list:
+            waiting += reversed(value)
+        elif type(value) is not int or not 0 <= value <= 255:
+            text = json.dumps(value)
+            return text if len(text) <= 40 else f"{text[:40]}..."
+    return "rows of different length"
 
 
 def open_image(body: bytes, content_type: str, limits: Limits) -> Image:
