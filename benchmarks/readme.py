@@ -219,6 +219,19 @@ def startup_table(rows: Iterable[dict]) -> str:
     return _markdown(["recipe", "device", "caches", *titles], lines, left=3)
 
 
+def serving_table(rows: Iterable[dict]) -> str:
+    """Returns the Markdown table of `serving.py`, one row per number of clients and server."""
+    lines = []
+    for (recipe, request, clients, server), (row,) in _grouped(
+        rows, "recipe", "request", "clients", "server"
+    ):
+        line = [f"`{recipe}`", request, server, str(clients)]
+        line += [f"{row['requests_per_second']:,.0f}", f"{row['reference_is_faster_by']:.2f}"]
+        lines.append([*line, f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}"])
+    titles = ["network", "request", "server", "clients", "requests/s", "mnistjax is faster by"]
+    return _markdown([*titles, "median ms", "99th percentile ms"], lines, left=3)
+
+
 def _grouped(rows: Iterable[dict], *keys: str) -> Iterable[tuple[tuple, list[dict]]]:
     groups = collections.defaultdict(list)
     for row in rows:
@@ -291,6 +304,7 @@ SPEED_TABLES = {
     "peers_summary": ("peers", peers_summary_table),
     "peers": ("peers", peers_table),
     "startup": ("startup", startup_table),
+    "serving": ("serving", serving_table),
 }
 
 
