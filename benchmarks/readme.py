@@ -222,14 +222,14 @@ def startup_table(rows: Iterable[dict]) -> str:
 def serving_table(rows: Iterable[dict]) -> str:
     """Returns the Markdown table of `serving.py`, one row per number of clients and server."""
     lines = []
-    for (recipe, request, clients, server), (row,) in _grouped(
-        rows, "recipe", "request", "clients", "server"
-    ):
-        line = [f"`{recipe}`", request, server, str(clients)]
-        line += [f"{row['requests_per_second']:,.0f}", f"{row['reference_is_faster_by']:.2f}"]
-        lines.append([*line, f"{row['p50_ms']:.2f}", f"{row['p99_ms']:.2f}"])
-    titles = ["network", "request", "server", "clients", "requests/s", "mnistjax is faster by"]
-    return _markdown([*titles, "median ms", "99th percentile ms"], lines, left=3)
+    for row in rows:
+        line = [f"`{row['recipe']}`", row["device"], str(row["threads"]), row["request"]]
+        line += [row["server"], str(row["clients"]), f"{row['requests_per_second']:,.0f}"]
+        line += [f"{row[name]:.2f}" for name in ("reference_is_faster_by", "p50_ms", "p99_ms")]
+        lines.append(line)
+    titles = ["network", "device", "threads", "request", "server", "clients", "requests/s"]
+    titles += ["mnistjax is faster by", "median ms", "99th percentile ms"]
+    return _markdown(titles, lines, left=5)
 
 
 def _grouped(rows: Iterable[dict], *keys: str) -> Iterable[tuple[tuple, list[dict]]]:

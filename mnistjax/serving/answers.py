@@ -11,7 +11,7 @@ from mnistjax.reading.digit import confidence_warnings
 from mnistjax.runs import TrainedModel, package_versions
 
 USAGE = """\
-{name}, trained on {dataset}, for images of {height} x {width} pixels and {channels} channels
+The network {name}, trained on {dataset}, for images of shape {shape}.
 
 POST /predict  one picture, or pixels:
     curl --data-binary @seven.png -H "Content-Type: image/png" {url}predict
@@ -29,10 +29,12 @@ def describe_usage(trained: TrainedModel, url: str) -> str:
         trained: the network.
         url: address of the server, which ends in a slash.
     """
-    height, width, channels = trained.info.image_shape
-    name, dataset = trained.model.name, trained.info.name
-    size = {"height": height, "width": width, "channels": channels}
-    return USAGE.format(name=name, dataset=dataset, url=url, **size)
+    return USAGE.format(
+        name=trained.model.name,
+        dataset=trained.info.name,
+        shape=tuple(trained.info.image_shape),
+        url=url,
+    )
 
 
 def describe_predictions(

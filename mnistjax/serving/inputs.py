@@ -61,16 +61,16 @@ def parse_pixels(body: bytes, image_shape: tuple[int, ...], max_images: int) -> 
             _TOO_LARGE, f"expected at most {max_images} images in a request, found {batch_shape[0]}"
         )
     # To Python, true and false are whole numbers.
-    found = next((word for word in ("true", "false") if word.encode() in body), None)
+    wrong = next((word for word in ("true", "false") if word.encode() in body), None)
     try:
         packed = _pack(pixels, shape)
     except (TypeError, ValueError):
-        found = found or _first_wrong(pixels)
-    if found is not None:
+        wrong = wrong or _first_wrong(pixels)
+    if wrong is not None:
         raise RequestError(
             _UNPROCESSABLE,
             f"expected pixels that are whole numbers from 0 to 255, in rows of one length, "
-            f"found {found}",
+            f"found {wrong}",
         )
     return np.frombuffer(packed, np.uint8).reshape(batch_shape)
 
