@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from mnistjax.errors import ConfigError
+from mnistjax.errors import ConfigError, RunError
 from mnistjax.signals import Interrupted, defers_signals
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def run_app(app: Starlette, listener: socket.socket, on_ready: Callable[[str], N
 
     Raises:
         Interrupted: a signal ended it; it is a `KeyboardInterrupt`.
+        RunError: it could not start, or ended by itself.
         ConfigError: uvicorn is not installed.
     """
     check_installed()
@@ -114,7 +115,11 @@ def run_app(app: Starlette, listener: socket.socket, on_ready: Callable[[str], N
                     on_ready(address_of(listener))
         finally:
             server.should_exit = True
-        running.result()
+        try:
+            running.result()
+        except SystemExit as error:  # How uvicorn says that it cannot start.
+            raise RunError("the server could not start: its log says why") from error
         signum = received()
-    if signum is not None:
-        raise Interrupted(signum, f"stopped by {signal.Signals(signum).name}")
+    if signum is None:
+        raise RunError("the server has ended without a signal: its log may say why")
+    raise Interrupted(signum, f"stopped by {signal.Signals(signum).name}")

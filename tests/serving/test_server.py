@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 import pytest
 
-from mnistjax.errors import ConfigError
-from mnistjax.serving import check_installed, listen
+from mnistjax.errors import ConfigError, RunError
+from mnistjax.serving import check_installed, listen, run_app
 from mnistjax.serving.server import address_of
 
 
@@ -57,6 +58,21 @@ def test_answers_do_not_wait_for_the_client_to_confirm_their_first_part():
 def test_a_host_or_port_that_cannot_be_used_is_refused(host, port, message):
     with pytest.raises(ConfigError, match=message):
         listen(host, port)
+
+
+def test_an_application_that_does_not_start_is_an_error(caplog):
+    @contextlib.asynccontextmanager
+    async def fail(_):
+        raise RuntimeError("as the test asked")
+        yield
+
+    applications = pytest.importorskip("starlette.applications", reason="no extra serve")
+    with (
+        listen(port=0) as listener,
+        pytest.raises(RunError, match=r"the server (could not start|has ended)"),
+    ):
+        run_app(applications.Starlette(lifespan=fail), listener, pytest.fail)
+    assert "as the test asked" in caplog.text
 
 
 def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch):
