@@ -3,8 +3,7 @@
 Command:   pip install -q -e ".[equinox]" && python examples/own_network_equinox.py
 Expected:  98.00 % on the test images of MNIST, in 9 seconds on one CPU core.
 
-A model is a pair of pure functions. An Equinox module is a tree: its arrays are the parameters, and
-the rest is the structure that `apply` adds to them again.
+A model is a pair of pure functions. `apply` joins the arrays of a module with its structure again.
 """
 
 from typing import Any
@@ -43,11 +42,8 @@ def main() -> None:
     use_compilation_cache()  # A second run loads the compiled programs.
     dataset = mnistjax.load_dataset()
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
-    model, optimizer, key = (
-        mnistjax.Model(init, apply, "equinox"),
-        optax.adam(1e-3),
-        jax.random.key(0),
-    )
+    model, key = mnistjax.Model(init, apply, "equinox"), jax.random.key(0)
+    optimizer = optax.adam(1e-3)
     state = mnistjax.create_train_state(model, optimizer, jnp.zeros((1, 28, 28, 1)), key=key)
     step = mnistjax.make_train_step(model, optimizer)
     train_epoch = jax.jit(mnistjax.make_epoch_fn(step), donate_argnums=0)

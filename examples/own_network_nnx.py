@@ -3,8 +3,7 @@
 Command:   python examples/own_network_nnx.py
 Expected:  97.80 % on the test images of MNIST, in 8 seconds on one CPU core.
 
-A model is a pair of pure functions. NNX divides a module into its structure, which the functions
-share, and its parameters, which they take and return.
+A model is a pair of pure functions. `apply` joins the state of a module with its structure again.
 """
 
 from typing import Any
@@ -43,7 +42,8 @@ def main() -> None:
     use_compilation_cache()  # A second run loads the compiled programs.
     dataset = mnistjax.load_dataset()
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
-    model, optimizer, key = mnistjax.Model(init, apply, "nnx"), optax.adam(1e-3), jax.random.key(0)
+    model, key = mnistjax.Model(init, apply, "nnx"), jax.random.key(0)
+    optimizer = optax.adam(1e-3)
     state = mnistjax.create_train_state(model, optimizer, jnp.zeros((1, 28, 28, 1)), key=key)
     step = mnistjax.make_train_step(model, optimizer)
     train_epoch = jax.jit(mnistjax.make_epoch_fn(step), donate_argnums=0)

@@ -41,11 +41,8 @@ def main() -> None:
     use_compilation_cache()  # A second run loads the compiled programs.
     dataset = mnistjax.load_dataset()
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
-    model, optimizer, key = (
-        mnistjax.Model(init, apply, "plain"),
-        optax.adam(2e-3),
-        jax.random.key(0),
-    )
+    model, key = mnistjax.Model(init, apply, "plain"), jax.random.key(0)
+    optimizer = optax.adam(2e-3)
     state = mnistjax.create_train_state(model, optimizer, jnp.zeros((1, 28, 28, 1)), key=key)
     step = mnistjax.make_train_step(model, optimizer)
     train_epoch = jax.jit(mnistjax.make_epoch_fn(step), donate_argnums=0)
