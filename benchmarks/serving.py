@@ -99,11 +99,7 @@ def write_files(recipe: str, folder: Path, *, onnx: bool) -> Row:
     files: Row = {"weights": str(folder / "weights.safetensors"), "onnx": None}
     mnistjax.save_weights(files["weights"], trained)
     if onnx:
-        write_onnx = getattr(mnistjax.export, "write_onnx", None)
-        if write_onnx is None:
-            raise mnistjax.errors.ConfigError("this version writes no ONNX: choose other --servers")
-        files["onnx"] = str(folder / "network.onnx")
-        write_onnx(trained, files["onnx"])
+        files["onnx"] = str(mnistjax.export.write_onnx(trained, folder / "network.onnx"))
     return files
 
 

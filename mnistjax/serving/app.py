@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mnistjax import report
 from mnistjax.errors import ConfigError, DataFormatError
 from mnistjax.files import printable
 from mnistjax.reading import PreparedDigit, describe_reading, read_digits
+from mnistjax.report import render_draw_page
 from mnistjax.runs import TrainedModel
 from mnistjax.serving.answers import describe_health, describe_predictions, describe_usage
 from mnistjax.serving.batching import Batcher
@@ -228,11 +228,8 @@ class _Service:
 
 def _draw_page(trained: TrainedModel) -> str | None:
     """Returns the page to draw on, or None if there is none for this network."""
-    render = getattr(report, "render_draw_page", None)
-    if render is None:
-        return None
     try:
-        return render(trained)
+        return render_draw_page(trained)
     except ConfigError:
         return None
 

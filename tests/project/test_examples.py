@@ -114,6 +114,7 @@ def test_own_pictures_from_files_to_a_network_that_recognizes_them(tmp_path, mon
     order = np.argsort(digits.test.labels, kind="stable")
     np.testing.assert_array_equal(dataset.test.labels, digits.test.labels[order])
     assert (tmp_path / "runs/pictures/report.html").is_file()
+    assert (tmp_path / "runs/pictures/draw.html").is_file()
     assert "mnistjax serve runs/pictures" in text
 
 

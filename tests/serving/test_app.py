@@ -16,8 +16,9 @@ from degraded import degraded_rows
 from PIL import Image
 
 import mnistjax
-from mnistjax import report, serving
+from mnistjax import serving
 from mnistjax.errors import ConfigError
+from mnistjax.serving import app as application
 
 JSON, PNG, JPEG = "application/json", "image/png", "image/jpeg"
 TEST = mnistjax.load_dataset("digits").test
@@ -27,7 +28,7 @@ LIMITS = serving.Limits(picture_bytes=900_000, picture_pixels=2_000_000, images=
 @pytest.fixture(scope="module")
 def client(digits_network, serve_app):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "render_draw_page", lambda trained: "<p>draw</p>", raising=False)
+        patch.setattr(application, "render_draw_page", lambda trained: "<p>draw</p>")
         app = serving.make_app(digits_network, limits=LIMITS)
     with serve_app(app) as client:
         yield client
@@ -268,7 +269,7 @@ def test_a_network_without_a_page_to_draw_on_says_how_to_use_it(
     def refuse(trained):
         raise ConfigError("expected a network whose layers are known")
 
-    monkeypatch.setattr(report, "render_draw_page", refuse, raising=False)
+    monkeypatch.setattr(application, "render_draw_page", refuse)
     with serve_app(serving.make_app(digits_network)) as client:
         status, headers, text = client.ask("GET", "/")
         assert status == 200
