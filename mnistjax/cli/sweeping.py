@@ -94,7 +94,7 @@ class SweepArguments:
             _write_report(found)
 
     def _print_member(self, row: Mapping[str, Any]) -> None:
-        settings = " ".join(f"{name}={row[name]}" for name in self.lists)
+        settings = " ".join(f"{name}={_shorten(row[name])}" for name in self.lists)
         if row["error"]:
             print(f"{row['member']:4d}  {settings}  failed: {row['error']}", flush=True)
             return
@@ -250,6 +250,11 @@ def _search(halving: bool, pbt: bool) -> mnistjax.runs.Halving | mnistjax.runs.P
     return mnistjax.runs.PBT() if pbt else None
 
 
+def _shorten(value: Any) -> str:
+    """Returns a setting in words; numbers that were drawn have more digits than one can read."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def _print_summary(found: mnistjax.runs.Population) -> None:
     """Prints mean and spread over the seeds for each combination of the other settings."""
     lines = found.summary()
@@ -260,7 +265,7 @@ def _print_summary(found: mnistjax.runs.Population) -> None:
     titles = [name.replace("_", " ") for name in (*names, "n", *told)]
     table = make_table(*titles, *_SHOWN.values(), "95 % interval", numbers_from=len(names))
     for line in lines:
-        cells = [str(line[name]) for name in (*names, "n", *told)]
+        cells = [_shorten(line[name]) for name in (*names, "n", *told)]
         cells += [name_spread(line[f"{name}_mean"], line[f"{name}_sd"]) for name in _SHOWN]
         low, high = line["test_accuracy_low"], line["test_accuracy_high"]
         cells.append("" if low is None else f"{100 * low:.2f} to {100 * high:.2f}")
