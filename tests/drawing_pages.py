@@ -4,27 +4,7 @@ from __future__ import annotations
 
 import base64
 
-import jax
 import numpy as np
-
-import mnistjax
-
-
-def random_network(name, *, image_shape=(28, 28, 1), seed=0, **overrides):
-    """A network whose variables are all random: biases and running statistics, too."""
-    model = mnistjax.create_model(name, **overrides)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, *image_shape), np.float32))
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":
-            return rng.normal(0, np.prod(leaf.shape[:-1]) ** -0.5, leaf.shape).astype(np.float32)
-        return rng.uniform(0.5 if path[-1].key == "var" else -0.5, 1.5, leaf.shape).astype("f4")
-
-    variables = jax.tree_util.tree_map_with_path(draw, shapes)
-    classes = overrides.get("num_classes", 10)
-    info = mnistjax.DatasetInfo("noise", classes, image_shape=image_shape)
-    return mnistjax.TrainedModel(model, variables, info)
 
 
 def as_text(pixels):

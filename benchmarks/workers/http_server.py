@@ -30,8 +30,6 @@ def onnx_network(file: str) -> Callable[[np.ndarray], np.ndarray]:
     (pixels,), (logits,) = session.get_inputs(), session.get_outputs()
 
     def compute(images: np.ndarray) -> np.ndarray:
-        if pixels.type == "tensor(float)":
-            images = images.astype(np.float32) / 255
         return session.run([logits.name], {pixels.name: images})[0]
 
     return compute

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -175,28 +175,12 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
             raise ConfigError(f"--seeds must be at least 1, found {seeds}")
         if resume and workdir is None:
             raise ConfigError("--resume needs the --workdir of the population, found none")
-        for name, values in settings.items():
-            if values == ():
-                raise ConfigError(f"--{name.replace('_', '-')} needs at least one value")
-        varying: dict[str, Any] = {
-            name: values
-            for name, values in settings.items()
-            if isinstance(values, tuple) and len(values) > 1
-        }
-        fixed = {
-            name: values[0] if isinstance(values, tuple) else values
-            for name, values in settings.items()
-            if name not in varying
-        }
+        varying, fixed = _split(settings, draw)
         if halving and pbt:
             raise ConfigError("expected --halving or --pbt, found both")
         config = configure(default, fixed)
         if deterministic:
             config = config.replace(deterministic=True)
-        for name, distribution in map(_parse_distribution, draw):
-            if name in varying:
-                raise ConfigError(f"expected values or one distribution of {name}, found two")
-            varying[name] = distribution
         if seeds > 1:
             varying["seed"] = range(config.seed, config.seed + seeds)
         return SweepArguments(
@@ -219,6 +203,34 @@ def sweep_command(default: mnistjax.TrainConfig) -> Callable[..., SweepArguments
     kinds = settings_type(default, several=lambda name: name not in (*_SINGLE, "seed"))
     sweep.__annotations__["settings"] = kinds
     return sweep
+
+
+def _split(
+    settings: Mapping[str, Any], draw: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the values or the distribution of each setting that varies, and the other settings.
+
+    Raises:
+        ConfigError: a flag has no values, or a setting has values and a distribution.
+    """
+    for name, values in settings.items():
+        if values == ():
+            raise ConfigError(f"--{name.replace('_', '-')} needs at least one value")
+    varying: dict[str, Any] = {
+        name: values
+        for name, values in settings.items()
+        if isinstance(values, tuple) and len(values) > 1
+    }
+    fixed = {
+        name: values[0] if isinstance(values, tuple) else values
+        for name, values in settings.items()
+        if name not in varying
+    }
+    for name, distribution in map(_parse_distribution, draw):
+        if name in varying:
+            raise ConfigError(f"expected values or one distribution of {name}, found two")
+        varying[name] = distribution
+    return varying, fixed
 
 
 def _parse_distribution(words: str) -> tuple[str, Any]:

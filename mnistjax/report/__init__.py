@@ -5,6 +5,7 @@ The images of the report of a run lie in `plots/`, too.
 
 from mnistjax.report.callback import WriteReport as WriteReport
 from mnistjax.report.draw_page import render_draw_page as render_draw_page
+from mnistjax.report.draw_page import try_draw_page as try_draw_page
 from mnistjax.report.draw_page import write_draw_page as write_draw_page
 from mnistjax.report.packing import choose_dtype as choose_dtype
 from mnistjax.report.packing import round_weights as round_weights

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mnistjax.atomic import write_text_atomically
-from mnistjax.errors import RunError
+from mnistjax.errors import ConfigError, RunError
 from mnistjax.export import Conv, Dense, Layer, MaxPool, Relu
 from mnistjax.files import user_path
 from mnistjax.models import count_parameters
@@ -86,6 +86,18 @@ def render_draw_page(trained: TrainedModel, *, dtype: Dtype | None = None) -> st
         styles=("report.css", "draw.css"),
         scripts=_SCRIPTS,
     )
+
+
+def try_draw_page(trained: TrainedModel) -> str | None:
+    """Returns the page that `render_draw_page` renders, or None for a network that it cannot run.
+
+    Args:
+        trained: the network.
+    """
+    try:
+        return render_draw_page(trained)
+    except ConfigError:
+        return None
 
 
 def write_draw_page(

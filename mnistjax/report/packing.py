@@ -136,7 +136,6 @@ def _describe(layer: Layer, dtype: Dtype) -> dict[str, Any]:
 
 
 def _pack(weights: np.ndarray, dtype: Dtype) -> dict[str, str]:
-    _check(weights, dtype)
     if dtype == "int8":
         levels, scale = _quantize(weights)
         return {"dtype": dtype, "data": _base64(levels, "<i1"), "scale": _base64(scale, "<f4")}
@@ -150,10 +149,10 @@ def _base64(numbers: np.ndarray, dtype: str) -> str:
 
 def _rounded(weights: np.ndarray, dtype: Dtype) -> np.ndarray:
     """Returns weights float32 as they are after packing and unpacking."""
-    _check(weights, dtype)
     if dtype == "int8":
         levels, scale = _quantize(weights)
         return levels.astype(np.float32) * scale
+    _check(weights, dtype)
     return weights.astype(dtype).astype(np.float32)
 
 
@@ -168,6 +167,7 @@ def _check(weights: np.ndarray, dtype: Dtype) -> None:
 
 def _quantize(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns int8 levels, and float32 [O], the scale of each output channel."""
+    _check(weights, "int8")
     largest = np.abs(weights).reshape(-1, weights.shape[-1]).max(axis=0)
     # A channel of zeros, or of numbers too small to divide by, is zero.
     scale = np.maximum(largest / np.float32(127), np.finfo(np.float32).tiny)

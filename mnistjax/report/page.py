@@ -15,7 +15,7 @@ import numpy as np
 
 from mnistjax.atomic import atomic_path, write_text_atomically
 from mnistjax.data import Dataset
-from mnistjax.errors import ConfigError, RunError
+from mnistjax.errors import RunError
 from mnistjax.evaluation import (
     Analysis,
     Calibration,
@@ -25,7 +25,7 @@ from mnistjax.evaluation import (
     measure_robustness,
 )
 from mnistjax.models import count_parameters
-from mnistjax.report.draw_page import render_draw_page
+from mnistjax.report.draw_page import try_draw_page
 from mnistjax.report.pictures import ReportImage, draw_pictures, encode_image, project_sample
 from mnistjax.report.rendering import render
 from mnistjax.runs import TrainedModel, package_versions
@@ -97,7 +97,7 @@ def write_report(
     directory = Path(workdir)
     if directory.is_file():
         raise RunError(f"expected the directory of a run, found the file {directory}")
-    draw_page = _try_to_draw(trained)
+    draw_page = try_draw_page(trained)
     facts = _describe_network(trained, dataset)
     # Compiled programs and t-SNE run outside of Python's lock, so pictures are drawn meanwhile.
     with ThreadPoolExecutor() as pool:
@@ -129,14 +129,6 @@ def write_report(
         pages = {file.with_name(DRAW_PAGE): draw_page, **pages}
     _write(directory, pages, pictures)
     return file
-
-
-def _try_to_draw(trained: TrainedModel) -> str | None:
-    """Returns the page to draw on, or None for a network that it cannot run."""
-    try:
-        return render_draw_page(trained)
-    except ConfigError:
-        return None
 
 
 def _describe_network(trained: TrainedModel, dataset: Dataset) -> dict[str, Any]:

@@ -206,14 +206,10 @@ class Blueprint:
             "create_state": (self.jit(self.create_state, runs_once=True), (self.key,)),
             "order": (self.jit(self.draw_order, self.order.sharding), (self.key, 0)),
         }
-        if self.needs_statistics:
+        # Only averaged parameters of a network with batch statistics need others.
+        if self.config.ema_decay is not None and self.state.batch_stats:
             calls["batch_stats"] = self.statistics()
         return {**calls, "train": self.train()}
-
-    @property
-    def needs_statistics(self) -> bool:
-        """Whether averaged parameters need batch statistics of their own."""
-        return self.config.ema_decay is not None and bool(self.state.batch_stats)
 
     def draw_order(self, key: jax.Array, epoch: jax.Array | int) -> jax.Array:
         """The function `order` of `CompiledPrograms`, not jitted."""

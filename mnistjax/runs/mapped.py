@@ -10,17 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec, Sharding
+from jax.sharding import PartitionSpec
 from jax.stages import Compiled
 
 from mnistjax.errors import ConfigError
 from mnistjax.models import PyTree, Variables, ops
-from mnistjax.runs.build import traced_numbers
 from mnistjax.runs.compiled import Blueprint, Shapes, static_parts
 from mnistjax.runs.config import TrainConfig
 from mnistjax.runs.placement import AXIS, Placement, memory_bytes
 from mnistjax.runs.plan import Plan
-from mnistjax.training import EVAL_BATCH_SIZE, Metrics, compiler_options, scale_pixels
+from mnistjax.training import EVAL_BATCH_SIZE, compiler_options, scale_pixels
 
 # Share of the memory of the devices that networks may take, beside the program's workspace.
 _SHARE = 2
@@ -63,46 +62,30 @@ def _compile(
 ) -> MappedPrograms:
     del x64  # It is only part of the cache key.
     one = Blueprint(config, shapes, _one_device(placement))
-    several, whole, places = placement.rows, placement.whole, placement.columns
-
-    mapped = functools.partial(_map_members, placement=placement)
-
-    def stacked(tree: PyTree) -> PyTree:
-        return _abstract(tree, several, count)
-
-    def compiled(function: Callable[..., Any], out: Sharding, *arguments: Any) -> Compiled:
-        options = compiler_options(deterministic=config.deterministic)
-        jitted = jax.jit(function, out_shardings=out, compiler_options=options)
-        return jitted.lower(*arguments).compile()
+    batch = jax.ShapeDtypeStruct((EVAL_BATCH_SIZE, *shapes.image_shape), jnp.uint8)
 
     def logits(variables: Variables, images: jax.Array) -> jax.Array:
         return one.model.apply(variables, scale_pixels(images))[0]
 
-    keys, state, order = stacked(one.key), stacked(one.state), stacked(one.order)
-    metrics = stacked(jax.eval_shape(lambda: Metrics.empty(shapes.num_classes)))
-    images, labels, bound = (
-        jax.ShapeDtypeStruct(shape, dtype, sharding=whole)
-        for shape, dtype in [
-            ((shapes.count, *shapes.image_shape), jnp.uint8),
-            ((shapes.count,), jnp.int32),
-            ((), jnp.int32),
-        ]
-    )
-    number = jax.ShapeDtypeStruct((count,), jnp.float32, sharding=several)
-    numbers = dict.fromkeys(traced_numbers(config), number)
-    teacher = _abstract(shapes.teacher_variables, whole)
-    batch = jax.ShapeDtypeStruct((EVAL_BATCH_SIZE, *shapes.image_shape), jnp.uint8, sharding=whole)
-    axes = (0, None, 0, 0, None, None, 0, None, None)
-    train = (numbers, teacher, state, metrics, images, labels, order, bound, bound)
-    programs = {
-        "create_state": compiled(mapped(one.create_state, (0,)), several, keys),
-        "order": compiled(mapped(one.draw_order, (0, None)), several, keys, bound),
-        "train": compiled(mapped(one.train_function, axes), several, *train),
-        "logits": compiled(mapped(logits, (0, None), 1), places, state.variables, batch),
+    # The axis of networks of each argument; the networks share those that have none.
+    mapped: dict[str, tuple[Callable[..., Any], tuple[int | None, ...]]] = {
+        "create_state": (one.create_state, (0,)),
+        "order": (one.draw_order, (0, None)),
+        "train": (one.train_function, (0, None, 0, 0, None, None, 0, None, None)),
+        "batch_stats": (one.batch_stats, (0, None, 0)),
+        "logits": (logits, (0, None)),
     }
-    if one.needs_statistics:
-        statistics = mapped(one.batch_stats, (0, None, 0))
-        programs["batch_stats"] = compiled(statistics, several, state.variables, images, order)
+    arguments = {name: given for name, (_, given) in one.calls().items()}
+    arguments["logits"] = (one.state.variables, batch)
+    options = compiler_options(deterministic=config.deterministic)
+    programs = {}
+    for name, given in arguments.items():
+        function, axes = mapped[name]
+        out = 1 if name == "logits" else 0
+        where = placement.columns if out else placement.rows
+        program = _map_members(function, axes, out, placement=placement)
+        jitted = jax.jit(program, out_shardings=where, compiler_options=options)
+        programs[name] = jitted.lower(*_stack(given, axes, count, placement)).compile()
     return MappedPrograms(**programs)
 
 
@@ -140,28 +123,37 @@ def _one_device(placement: Placement) -> Placement:
     return dataclasses.replace(placement, devices=placement.devices[:1])
 
 
-def _abstract(tree: PyTree, sharding: Sharding, *axes: int) -> PyTree:
-    """Returns the shapes of arrays with more axes in front, on the devices of a sharding."""
+def _stack(
+    arguments: Sequence[PyTree], axes: Sequence[int | None], count: int, placement: Placement
+) -> list[PyTree]:
+    """Returns the shapes of the arguments of `count` networks, on the devices where they belong."""
 
-    def put(leaf: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype, sharding=sharding)
+    def stack(leaf: jax.ShapeDtypeStruct, axis: int | None) -> jax.ShapeDtypeStruct:
+        shape = leaf.shape if axis is None else (count, *leaf.shape)
+        where = placement.whole if axis is None else placement.rows
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=where)
 
-    return jax.tree.map(put, tree)
+    shapes = jax.eval_shape(lambda *given: given, *arguments)
+    return [
+        jax.tree.map(functools.partial(stack, axis=axis), tree)
+        for tree, axis in zip(shapes, axes, strict=True)
+    ]
 
 
-def check_mapped(plan: Plan, count: int) -> None:
-    """Checks that a network can be trained side by side with others, and that they fit in memory.
+def check_mapped(plans: Sequence[Plan], count: int) -> None:
+    """Checks that networks can be trained side by side, and fit in memory.
 
     Args:
-        plan: its run.
-        count: their number.
+        plans: their runs, which share programs.
+        count: the number of them that are trained at a time.
 
     Raises:
-        ConfigError: it cannot, or they do not.
+        ConfigError: they cannot, or do not.
     """
-    if reason := obstacle(plan):
-        raise ConfigError(f"expected networks to train side by side, found that {reason}")
-    if count > (most := most_at_once(plan)):
+    for plan in plans:
+        if reason := obstacle(plan):
+            raise ConfigError(f"expected networks to train side by side, found that {reason}")
+    if count > (most := most_at_once(plans[0])):
         raise ConfigError(
             f"expected at most {most} networks side by side, as half of the memory holds no more, "
             f"found {count}"

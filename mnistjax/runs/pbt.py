@@ -200,11 +200,7 @@ def _moved(candidates: Sequence[Candidate], moves: Sequence[Move]) -> list[Candi
     moved = list(candidates)
     for move in moves:
         one = candidates[move["member"]]
-        moved[one.number] = dataclasses.replace(
-            one,
-            settings={**one.settings, **move["settings"]},
-            config=one.config.replace(**move["settings"]),
-        )
+        moved[one.number] = one.change(move["settings"])
     return moved
 
 
@@ -213,7 +209,7 @@ def _take_over(trainer: Trainer, one: Candidate, source: Candidate, epochs: int)
     path, origin = trainer.directory(one), trainer.directory(source)
     assert path is not None
     assert origin is not None
-    plan, its_plan = trainer.plan(one), trainer.plan(source)
+    plan, its_plan = one.plan, source.plan
     template = progress_template(its_plan)
     progress = restore_latest(origin, its_plan, template, lambda: trainer.data)
     if progress is None or len(progress.history) != epochs:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +20,13 @@ from mnistjax.runs.fingerprints import fingerprints
 from mnistjax.runs.halving import Halving
 from mnistjax.runs.mapped import check_mapped, most_at_once, obstacle
 from mnistjax.runs.pbt import PBT
-from mnistjax.runs.plan import make_plan
+from mnistjax.runs.plan import Plan
 from mnistjax.runs.population import Population
 from mnistjax.runs.population_files import open_population, write_population
 from mnistjax.runs.start import says_how_to_go_on
 from mnistjax.runs.sweeping import expand
 from mnistjax.runs.trained import TrainedModel
-from mnistjax.runs.trainer import Candidate, OnMember, Trainer, beside, check_candidates
+from mnistjax.runs.trainer import Candidate, OnMember, Trainer, by_group, check_candidates
 from mnistjax.signals import on_exit_say
 
 
@@ -69,9 +70,10 @@ def fit_population(
             members go on from the best ones. None trains every member alone.
         together: number of members that are trained side by side, as one program with an axis of
             members, which is divided over the devices; 1 trains one after the other. "auto" is 1 on
-            CPU, where that is faster (benchmarks/README.md), for a search, and where there are
-            callbacks; and otherwise as many as fit in half of the memory of the devices. A member
-            of a part that is interrupted begins again when the population is resumed.
+            CPU, where convolutional networks train faster so (benchmarks/README.md), for a search,
+            and where there are callbacks; and otherwise as many as fit in half of the memory of the
+            devices. A member of a part that is interrupted begins again when the population is
+            resumed.
         workdir: directory for `population.json` and the run directories of the members, in
             `members/`. None writes nothing.
         overwrite: whether a population that `workdir` already holds may be replaced.
@@ -116,7 +118,7 @@ def fit_population(
     options: dict[str, Any] = {"devices": devices, "images": images, "teacher": teacher}
     candidates = check_candidates(config, chosen, dataset, **options)
     alone = "in a search" if search else "with callbacks" if callbacks else None
-    sizes = _sizes(candidates, dataset, options, together, alone)
+    parts = _divide(candidates, together, alone)
     if search is not None:
         search.check(candidates)
     with contextlib.ExitStack() as stack:
@@ -135,51 +137,56 @@ def fit_population(
         if search:
             search.train(trainer, candidates, resume=resume)
         else:
-            _train_all(trainer, candidates, sizes, resume=resume)
+            _train_all(trainer, parts, resume=resume)
     population = Population(config, tuple(trainer[one] for one in candidates), directory)
     if directory is not None:
         write_population(directory, config, chosen, digests, population.rows)
     return population
 
 
-def _sizes(
-    candidates: Sequence[Candidate],
-    dataset: Dataset,
-    options: Mapping[str, Any],
-    together: int | Literal["auto"],
-    alone: str | None,
-) -> dict[int, int]:
-    """Returns by group how many of its members are trained side by side; one if `alone` says so."""
+def _divide(
+    candidates: Sequence[Candidate], together: int | Literal["auto"], alone: str | None
+) -> list[list[Candidate]]:
+    """Returns candidates in parts that are trained side by side, a group after the other.
+
+    Args:
+        candidates: the candidates.
+        together: number of candidates in a part, as for `fit_population`.
+        alone: the words for what allows only one, for an error message; None if nothing does.
+
+    Raises:
+        ConfigError: as `fit_population`.
+    """
     if together != "auto":
         if isinstance(together, bool) or not isinstance(together, int) or together < 1:
             raise ConfigError(f'expected together, at least 1 or "auto", found {together!r}')
         if together > 1 and alone:
             raise ConfigError(f"expected together=1 {alone}, found {together}")
-    sizes = {}
-    for one in candidates:
-        if one.group in sizes:
-            continue
-        plan = make_plan(one.config, dataset, **options)
+    parts = []
+    for _, members in itertools.groupby(by_group(candidates), lambda one: one.group):
+        some = list(members)
+        plans = [one.plan for one in some]
         if together == "auto":
-            cpu = plan.placement.devices[0].platform == "cpu"
-            sizes[one.group] = 1 if cpu or alone or obstacle(plan) else max(1, most_at_once(plan))
-            continue
-        if together > 1:
-            members = sum(other.group == one.group for other in candidates)
-            check_mapped(plan, min(together, members))
-        sizes[one.group] = together
-    return sizes
+            size = 1 if alone else _choose_size(plans)
+        else:
+            size = together
+            if size > 1:
+                check_mapped(plans, min(size, len(some)))
+        parts += [some[start : start + size] for start in range(0, len(some), size)]
+    return parts
 
 
-def _train_all(
-    trainer: Trainer, candidates: Sequence[Candidate], sizes: Mapping[int, int], *, resume: bool
-) -> None:
-    """Trains a group after the other, as many of its members side by side as `sizes` says."""
-    for group, size in sorted(sizes.items()):
-        for some in beside([one for one in candidates if one.group == group], size):
-            if len(some) == 1:
-                trainer.train(*some, resume=resume)
-            else:
-                trainer.train_side_by_side(some, resume=resume)
-            for one in some:
-                trainer.tell(one)
+def _choose_size(plans: Sequence[Plan]) -> int:
+    """Returns how many networks of a group are trained side by side by default."""
+    on_cpu = plans[0].placement.devices[0].platform == "cpu"
+    return 1 if on_cpu or any(map(obstacle, plans)) else max(1, most_at_once(plans[0]))
+
+
+def _train_all(trainer: Trainer, parts: Sequence[Sequence[Candidate]], *, resume: bool) -> None:
+    for some in parts:
+        if len(some) == 1:
+            trainer.train(*some, resume=resume)
+        else:
+            trainer.train_side_by_side(some, resume=resume)
+        for one in some:
+            trainer.tell(one)

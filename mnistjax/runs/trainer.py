@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,16 +40,29 @@ class Candidate:
     Attributes:
         number: its number.
         settings: what distinguishes it from the others.
-        config: all of its settings.
         group: number of the group with which it shares programs.
-        epochs: its length in epochs, rounded up.
+        plan: its run.
     """
 
     number: int
     settings: Mapping[str, Any]
-    config: TrainConfig
     group: int
-    epochs: int
+    plan: Plan
+
+    @property
+    def config(self) -> TrainConfig:
+        """All of its settings."""
+        return self.plan.config
+
+    @property
+    def epochs(self) -> int:
+        """Its length in epochs, rounded up."""
+        return math.ceil(self.plan.steps / self.plan.steps_per_epoch)
+
+    def change(self, settings: Mapping[str, Any]) -> Candidate:
+        """Returns it with other values of settings that affect no program."""
+        plan = dataclasses.replace(self.plan, config=self.config.replace(**settings))
+        return dataclasses.replace(self, settings={**self.settings, **settings}, plan=plan)
 
 
 def check_candidates(
@@ -71,16 +83,17 @@ def check_candidates(
         ConfigError: as `fit_population`.
         UnknownNameError: as `fit_population`.
     """
-    # By what members share: the number of their group, and their epochs.
-    known: dict[TrainConfig, tuple[int, int]] = {}
+    # By what members share: the number of their group, and a run of it.
+    known: dict[TrainConfig, tuple[int, Plan]] = {}
     candidates = []
     for number, settings in enumerate(chosen):
         own = config.replace(**settings)
         shared = program_settings(own)
         if shared not in known:
-            plan = make_plan(own, dataset, **options)
-            known[shared] = (len(known), math.ceil(plan.steps / plan.steps_per_epoch))
-        candidates.append(Candidate(number, settings, own, *known[shared]))
+            known[shared] = (len(known), make_plan(own, dataset, **options))
+        group, plan = known[shared]
+        plan = dataclasses.replace(plan, config=own)
+        candidates.append(Candidate(number, settings, group, plan))
     return candidates
 
 
@@ -113,10 +126,6 @@ class Trainer:
     def data(self) -> str:
         """The fingerprint of the data set."""
         return fingerprint(self.dataset)
-
-    def plan(self, one: Candidate) -> Plan:
-        """Returns the run of a candidate."""
-        return make_plan(one.config, self.dataset, **self._options)
 
     def __getitem__(self, one: Candidate) -> Member:
         """Returns what has become of a candidate so far."""
@@ -158,25 +167,27 @@ class Trainer:
         if not left:
             return
         with contextlib.ExitStack() as stack:
-            how, directories = "there is no work directory", []
-            for one in left:
-                if path := self.directory(one):
-                    claim = claim_run_directory(path, one.config, resume=resume)
-                    directories.append(stack.enter_context(claim))
+            how = "there is no work directory"
             if self.place:
                 how = stack.enter_context(says_how_to_go_on(self.place, overwrite=False))
-            plans = [self.plan(one) for one in left]
+            directories = {
+                one.number: stack.enter_context(
+                    claim_run_directory(path, one.config, resume=resume)
+                )
+                for one in left
+                if (path := self.directory(one))
+            }
+            plans = [one.plan for one in left]
             outcomes = fit_side_by_side(plans, data=self.data, how_to_go_on=how)
             for one, outcome in zip(left, outcomes, strict=True):
                 if isinstance(outcome, NonFiniteLossError):
                     member = Member(one.settings, one.group, None, str(outcome))
                 else:
                     member = Member(one.settings, one.group, outcome)
+                    if one.number in directories:
+                        assert outcome.result is not None
+                        write_results(directories[one.number], outcome, outcome.result)
                 self._members[one.number] = member
-            for one, directory in zip(left, directories, strict=False):
-                if trained := self[one].trained:
-                    assert trained.result is not None
-                    write_results(directory, trained, trained.result)
 
     def _read(self, one: Candidate) -> Member | None:
         """Returns a candidate whose run is finished, or None."""
@@ -224,25 +235,6 @@ class Trainer:
 def by_group(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Returns candidates a group after the other, because only a few programs are kept."""
     return sorted(candidates, key=lambda one: one.group)
-
-
-def beside(candidates: Iterable[Candidate], count: int) -> list[list[Candidate]]:
-    """Returns candidates in parts that can be trained side by side.
-
-    Args:
-        candidates: the candidates.
-        count: most candidates in a part.
-    """
-
-    def shared(one: Candidate) -> tuple[Any, ...]:
-        # They train and are validated on the same images.
-        return one.group, one.config.validation_fraction, one.config.validation_seed
-
-    parts = []
-    for _, found in itertools.groupby(sorted(candidates, key=shared), shared):
-        some = list(found)
-        parts += [some[start : start + count] for start in range(0, len(some), count)]
-    return parts
 
 
 def check_validated(candidates: Iterable[Candidate]) -> None:

@@ -52,8 +52,9 @@ def describe_predictions(
         name of the most probable class), `probability` (of this class), `probabilities` (in the
         order of the classes) and `warnings`.
     """
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    rows = shifted / shifted.sum(axis=1, keepdims=True)
+    from scipy.special import softmax
+
+    rows = softmax(logits, axis=1)
     return {
         "classes": list(names),
         "predictions": [

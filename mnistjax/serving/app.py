@@ -16,7 +16,7 @@ import numpy as np
 from mnistjax.errors import ConfigError, DataFormatError
 from mnistjax.files import printable
 from mnistjax.reading import PreparedDigit, describe_reading, read_digits
-from mnistjax.report import render_draw_page
+from mnistjax.report import try_draw_page
 from mnistjax.runs import TrainedModel
 from mnistjax.serving.answers import describe_health, describe_predictions, describe_usage
 from mnistjax.serving.batching import Batcher
@@ -110,7 +110,7 @@ class _Service:
         self._shape = tuple(trained.info.image_shape)
         self._network = network or CompiledNetwork(trained)
         self._health = describe_health(trained)
-        self._page = _draw_page(trained)
+        self._page = try_draw_page(trained)
         self._waiting_bytes = 0
         # Pictures take milliseconds: they must not keep pixels waiting.
         self._pictures = ThreadPoolExecutor(os.cpu_count() or 1, "pictures")
@@ -226,14 +226,6 @@ class _Service:
         return bytes(body)
 
 
-def _draw_page(trained: TrainedModel) -> str | None:
-    """Returns the page to draw on, or None if there is none for this network."""
-    try:
-        return render_draw_page(trained)
-    except ConfigError:
-        return None
-
-
 async def _run_in(executor: Executor, function: Callable[..., Any], *args: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(executor, function, *args)
 
@@ -281,7 +273,7 @@ def _answering(
             return _error(422, str(error))
         except ClientDisconnect:
             return Response(status_code=400)  # Nobody reads it.
-        except Exception as error:
+        except Exception as error:  # A fault of the server: it is logged, and the server goes on.
             place = f"{request.method} {request.url.path}"
             _LOG.error("%s failed: %s: %s", place, type(error).__name__, error, exc_info=error)
             return _error(500, "the server failed; its log says why")

@@ -68,7 +68,7 @@ class Batcher:
                 images = np.concatenate([waiting.images for waiting in batch])
                 try:
                     logits = await loop.run_in_executor(self._executor, self._network, images)
-                except Exception as error:
+                except Exception as error:  # To be raised where the requests wait.
                     _refuse(batch, error)
                 else:
                     _distribute(batch, logits)

@@ -9,10 +9,11 @@ import threading
 
 import numpy as np
 import pytest
-from drawing_pages import random_network, sheet_of
+from drawing_pages import sheet_of
 from drawings import DRAWINGS, color_image, drawn
 from pages import PHONE, WIDE, brightness, fits_the_width, requests_outside
 from PIL import Image
+from random_networks import make_network
 
 import mnistjax
 from mnistjax.report import render_draw_page, write_draw_page
@@ -244,7 +245,7 @@ def test_the_preparation_can_be_switched_off(page):
 
 
 def test_images_of_other_sizes_are_drawn_as_they_are(open_page, tmp_path):
-    network = random_network("tiny", image_shape=(12, 16, 1), num_classes=47)
+    network = make_network("tiny", image_shape=(12, 16, 1), num_classes=47)
     page = open_page(write_draw_page(network, tmp_path))
     assert page.get_by_role("checkbox").count() == 0
     draw(page, 0)
@@ -261,7 +262,7 @@ def test_images_of_other_sizes_are_drawn_as_they_are(open_page, tmp_path):
 
 
 def test_every_layer_shows_its_activations(open_page, tmp_path):
-    page = open_page(write_draw_page(random_network("cnn-bn"), tmp_path, dtype="int8"))
+    page = open_page(write_draw_page(make_network("cnn-bn"), tmp_path, dtype="int8"))
     draw(page, 0)
     canvases = page.locator("canvas[id^=stage]")
     assert canvases.count() == 5  # Three convolutions and two dense layers.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawing_pages import random_network, scripted_preparation, sheet_of
+from drawing_pages import scripted_preparation, sheet_of
 from PIL import Image, ImageDraw
+from random_networks import make_network
 
 from mnistjax.errors import DataFormatError
 from mnistjax.reading import open_picture, prepare_digit
@@ -16,7 +17,7 @@ SIZES = [(400, 400), (400, 400), (280, 280), (90, 130), (700, 500), (1000, 640)]
 
 @pytest.fixture
 def page(open_page, tmp_path):
-    return open_page(write_draw_page(random_network("softmax"), tmp_path))
+    return open_page(write_draw_page(make_network("softmax"), tmp_path))
 
 
 def scribble(rng, size):

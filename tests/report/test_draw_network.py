@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawing_pages import random_network, scripted_logits, scripted_saliency
+from drawing_pages import scripted_logits, scripted_saliency
+from random_networks import make_network
 
 import mnistjax
 from mnistjax.evaluation import draw_sample, saliency
@@ -35,7 +36,7 @@ def open_network(open_page, tmp_path):
 @pytest.mark.parametrize("name", [*MODELS, *OTHERS])
 def test_a_page_computes_the_logits_and_the_saliency_of_its_network(name, open_network):
     model, settings = OTHERS.get(name, (name, {}))
-    network = random_network(model, **settings)
+    network = make_network(model, **settings)
     page = open_network(network)
     # Half black: flat parts are where windows of the pooling have several maxima.
     rng = np.random.default_rng(1)
@@ -52,7 +53,7 @@ def test_a_page_computes_the_logits_and_the_saliency_of_its_network(name, open_n
 
 @pytest.mark.parametrize("dtype", packing.DTYPES)
 def test_a_page_computes_the_logits_of_the_rounded_network(dtype, open_network):
-    network = random_network("cnn-dropout", seed=3)
+    network = make_network("cnn-dropout", seed=3)
     images = mnistjax.load_dataset("digits").test.images[:20]
     expected = mnistjax.predict_logits(round_weights(network, dtype), images)
     found = scripted_logits(open_network(network, dtype), images)

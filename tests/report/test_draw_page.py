@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 import pytest
-from drawing_pages import random_network
 from pages import Page, assert_closed
+from random_networks import make_network
 from report_runs import HOSTILE_CLASSES, HOSTILE_NAME
 
 import mnistjax
@@ -25,14 +25,14 @@ def named(network, name, classes):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_page_is_closed_and_well_formed(name):
-    text = render_draw_page(random_network(name))
+    text = render_draw_page(make_network(name))
     page = Page(text)
     assert_closed(page)
     assert len(page.all("h1")) == len(page.all("main")) == 1
     identities = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(identities) == len(set(identities))
     assert all(canvas["aria-label"] for canvas in page.all("canvas"))
-    assert text == render_draw_page(random_network(name))
+    assert text == render_draw_page(make_network(name))
 
 
 SIZES = {"softmax": 150, "cnn": 300, "mlp-50-50": 350, "mlp": 350, "speed": 400}
@@ -41,11 +41,11 @@ SIZES |= {"cnn-dropout": 650, "cnn-bn": 1350}
 
 @pytest.mark.parametrize(("name", "kilobytes"), SIZES.items())
 def test_pages_stay_small(name, kilobytes):
-    assert len(render_draw_page(random_network(name)).encode()) < 1000 * kilobytes
+    assert len(render_draw_page(make_network(name)).encode()) < 1000 * kilobytes
 
 
 def test_names_stay_text():
-    network = random_network("softmax", image_shape=(9, 9, 1), num_classes=4)
+    network = make_network("softmax", image_shape=(9, 9, 1), num_classes=4)
     text = render_draw_page(named(network, HOSTILE_NAME, HOSTILE_CLASSES))
     page = Page(text)
     assert len(page.all("script")) == 2
@@ -57,8 +57,8 @@ def test_names_stay_text():
 
 
 def test_the_preparation_of_mnist_is_offered_where_it_fits():
-    network = random_network("softmax")
-    small = random_network("softmax", image_shape=(12, 12, 1))
+    network = make_network("softmax")
+    small = make_network("softmax", image_shape=(12, 12, 1))
     for trained, offered, used in (
         (network, True, True),
         (named(network, "fashion_mnist", "abcdefghij"), True, False),
@@ -79,14 +79,14 @@ def test_the_preparation_of_mnist_is_offered_where_it_fits():
     ],
 )
 def test_networks_for_other_images_are_refused(image_shape, classes, message, tmp_path):
-    network = random_network("softmax", image_shape=image_shape, num_classes=classes)
+    network = make_network("softmax", image_shape=image_shape, num_classes=classes)
     with pytest.raises(ConfigError, match=message):
         write_draw_page(network, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_networks_of_unknown_layers_are_refused():
-    network = random_network("softmax")
+    network = make_network("softmax")
     own = dataclasses.replace(network, model=dataclasses.replace(network.model, module=None))
     vote = mnistjax.runs.ensemble([network, network])
     for other in (own, vote):
@@ -95,7 +95,7 @@ def test_networks_of_unknown_layers_are_refused():
 
 
 def test_it_is_written_to_a_folder_or_a_file(tmp_path):
-    network = random_network("softmax")
+    network = make_network("softmax")
     text = render_draw_page(network)
     for path, file in ((tmp_path, "draw.html"), (tmp_path / "new" / "a.html", "new/a.html")):
         assert write_draw_page(network, path) == tmp_path / file
@@ -114,7 +114,7 @@ def test_the_record_of_a_run_does_not_change_the_page(digits_run):
 
 
 def test_a_smaller_dtype_makes_a_smaller_page():
-    network = random_network("mlp")
+    network = make_network("mlp")
     sizes = [
         len(render_draw_page(network, dtype=dtype)) for dtype in ("float32", "float16", "int8")
     ]

@@ -7,9 +7,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from drawing_pages import random_network
 from hypothesis import given
 from hypothesis import strategies as st
+from random_networks import make_network
 
 import mnistjax
 from mnistjax.errors import ConfigError, UnknownNameError
@@ -58,7 +58,7 @@ def test_a_channel_of_zeros_stays_zero():
 @pytest.mark.parametrize("name", ["mlp-50-50", "cnn-bn"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float16", 0.02)])
 def test_a_network_of_rounded_weights_computes_nearly_the_same(name, dtype, tolerance):
-    network = random_network(name)
+    network = make_network(name)
     exact, rounded = (
         mnistjax.predict_logits(one, DIGITS.test.images[:8])
         for one in (network, round_weights(network, dtype))
@@ -80,11 +80,11 @@ def test_int8_costs_little_accuracy(digits_network):
     [("softmax", "float32"), ("cnn", "float32"), ("mlp", "float16"), ("cnn-bn", "int8")],
 )
 def test_larger_networks_are_rounded_more(name, dtype):
-    assert choose_dtype(random_network(name)) == dtype
+    assert choose_dtype(make_network(name)) == dtype
 
 
 def test_weights_that_a_dtype_cannot_hold_are_refused():
-    network = random_network("softmax")
+    network = make_network("softmax")
     params = network.variables["params"]["Dense_0"]
     for value, dtype, match in (
         (1e5, "float16", r"expected weights that float16 can hold, found one of 100000"),
