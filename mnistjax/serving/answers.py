@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mnistjax.reading.digit import confidence_warnings
+from mnistjax.data import DatasetInfo
+from mnistjax.reading.digit import doubt_warnings
 from mnistjax.runs import TrainedModel, package_versions
 
 USAGE = """\
@@ -38,14 +39,18 @@ def describe_usage(trained: TrainedModel, url: str) -> str:
 
 
 def describe_predictions(
-    logits: np.ndarray, names: Sequence[str], warnings: Sequence[tuple[str, ...]]
+    info: DatasetInfo,
+    images: np.ndarray,
+    logits: np.ndarray,
+    warnings: Sequence[tuple[str, ...]],
 ) -> dict[str, Any]:
     """Returns the predictions of N images.
 
     Args:
+        info: the data set of the network.
+        images: uint8 [N, H, W, C], what the network was given.
         logits: float32 [N, num_classes].
-        names: the names of the classes.
-        warnings: for each image the reasons to doubt that it shows a digit.
+        warnings: for each image the reasons that its picture gave to doubt that it shows a digit.
 
     Returns:
         `classes`, the names, and `predictions`, a list with an object for each image: `label` (the
@@ -54,7 +59,8 @@ def describe_predictions(
     """
     from scipy.special import softmax
 
-    rows = softmax(logits, axis=1)
+    rows, names = softmax(logits, axis=1), info.class_names
+    doubts = doubt_warnings(info, images, rows)
     return {
         "classes": list(names),
         "predictions": [
@@ -62,9 +68,9 @@ def describe_predictions(
                 "label": names[int(row.argmax())],
                 "probability": float(row.max()),
                 "probabilities": row.tolist(),
-                "warnings": [*found, *confidence_warnings(row)],
+                "warnings": [*found, *doubt],
             }
-            for row, found in zip(rows, warnings, strict=True)
+            for row, found, doubt in zip(rows, warnings, doubts, strict=True)
         ],
     }
 

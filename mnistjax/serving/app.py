@@ -39,6 +39,9 @@ _DRAINED = 4
 # Smaller bodies are parsed sooner than another thread could begin with them.
 _PARSED_AT_ONCE = 16 << 10
 
+# So many images are described in 1 ms; the second opinion on each takes 0.1 ms, or 0.2 if alone.
+_DESCRIBED_AT_ONCE = 8
+
 
 def make_app(
     trained: TrainedModel,
@@ -129,7 +132,8 @@ class _Service:
         """Runs everything that requests run once, so that it is imported and compiled."""
         from PIL import Image
 
-        self._network(np.zeros((1, *self._shape), np.uint8))
+        blank = np.zeros((1, *self._shape), np.uint8)
+        describe_predictions(self._trained.info, blank, self._network(blank), [()])
         page = np.full((96, 64), 255, np.uint8)
         page[20:76, 28:36] = 0  # A stroke, like a one.
         picture = Image.fromarray(page)
@@ -163,7 +167,12 @@ class _Service:
             prepared = await self._prepared(request, content_type)
             images, warnings = prepared.image[None], [prepared.warnings]
         logits = await self._logits(images)
-        return describe_predictions(logits, self._trained.info.class_names, warnings)
+        describe = functools.partial(
+            describe_predictions, self._trained.info, images, logits, warnings
+        )
+        if len(images) <= _DESCRIBED_AT_ONCE:
+            return describe()
+        return await _run_in(self._pictures, describe)
 
     async def _pixels(self, request: Request) -> np.ndarray:
         limit = self._limits.json_bytes(self._shape)

@@ -56,7 +56,7 @@ WINGS = {
         {"checking"},
     ],
     "reading": [
-        {"planes", "pictures", "network", "cuts"},
+        {"planes", "pictures", "network", "cuts", "strangers"},
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
         {"digit", "page"},
     ],
