@@ -16,7 +16,8 @@ class Recipe:
 
     Attributes:
         config: the settings.
-        target: the published accuracy, in percent; for `speed`, this project's own goal.
+        target: the published accuracy, in percent; for `speed` and `accuracy`,
+            this project's own goal.
         measured_on: the split on which the target is measured, "validation" or "test".
         summary: one line about the network and its training.
     """
@@ -101,6 +102,24 @@ _ALL = (
         b2=0.9,
         schedule="one-cycle",
         label_smoothing=0.1,
+        validation_fraction=0.0,
+    ),
+    _recipe(
+        "accuracy",
+        "24x24 pixels, Conv 32 6x6 with stride 2, Conv 64 twice, max pooling, Conv 128 twice, with "
+        "batch normalization, Dropout 0.3, Dense 10; one-cycle Adam, average of the weights",
+        99.7,
+        "test",
+        # Chosen on held-out training images; see benchmarks/README.md.
+        epochs=20,
+        learning_rate=3e-3,
+        schedule="one-cycle",
+        label_smoothing=0.1,
+        ema_decay=0.999,
+        shift=2,
+        rotate=10.0,
+        scale=0.1,
+        cutout=8,
         validation_fraction=0.0,
     ),
 )
