@@ -15,20 +15,21 @@ import numpy as np
 from mnistjax.data import DatasetInfo
 from mnistjax.errors import DataFormatError
 from mnistjax.reading import strangers
+from mnistjax.reading.doubts import MIN_CLARITY, SEVERAL, doubt_warnings, stroke_warnings
 from mnistjax.reading.gray import to_gray
 from mnistjax.reading.ink import MIN_CONTRAST, find_digit_ink
-from mnistjax.reading.mnist_format import BOX, is_like_mnist, normalize_strokes, to_mnist
+from mnistjax.reading.mnist_format import is_like_mnist, normalize_strokes, to_mnist
 from mnistjax.reading.network import check_image_shape, probabilities
 from mnistjax.reading.pictures import Picture, load_upright, picture_name
-from mnistjax.reading.planes import Box, bounding_box, crop, find_components, stroke_width
+from mnistjax.reading.planes import bounding_box, crop, find_components, is_inside
+from mnistjax.reading.strokes import (
+    MIN_SCORE,
+    Candidate,
+    are_thin,
+    best_candidate,
+    find_candidates,
+)
 from mnistjax.runs import TrainedModel
-
-# Limits outside of which a picture gets a warning.
-MIN_CLARITY = 4.0  # In standard deviations of the paper; noise has 2 to 3, digits 8 and more.
-MAX_SECOND = 0.2  # Fraction of ink in the second largest component; the bar of a broken 5 has less.
-MAX_COMPONENTS = 4  # A broken digit has up to 3.
-MAX_STROKE = 6.5  # In pixels of the 20x20 box; 99 % of thick digits are below 5.9.
-MIN_CONFIDENCE = 0.9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,10 +39,45 @@ class PreparedDigit:
     Attributes:
         image: uint8 [28, 28, 1], light on dark.
         warnings: reasons to doubt that the picture shows a digit; empty if there are none.
+        candidates: strokes of which one is probably the digit, where `image` is probably something
+            else, such as the table beside a sheet; `predict` chooses one with the network.
     """
 
     image: np.ndarray
     warnings: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def images(self) -> list[np.ndarray]:
+        """The images that the network is to compare: of the candidates, or of the one digit."""
+        if not self.candidates:
+            return [self.image]
+        return [to_mnist(normalize_strokes(one.strokes)) for one in self.candidates]
+
+    def chosen(
+        self, info: DatasetInfo, images: np.ndarray, rows: np.ndarray
+    ) -> tuple[int, PreparedDigit]:
+        """Chooses among `images` by what the network says of them.
+
+        Args:
+            info: the data set of the network.
+            images: uint8 [N, 28, 28, 1], those of `images`.
+            rows: float [N, num_classes], their probabilities.
+
+        Returns:
+            The index of the best image, and the digit without candidates.
+        """
+        if not self.candidates:
+            return 0, self
+        sure = rows.max(axis=1)
+        if strangers.knows(info):
+            sure = strangers.likeness(images, rows.argmax(axis=1))
+        best, score = best_candidate(self.candidates, sure)
+        one = self.candidates[best]
+        warnings = stroke_warnings(one.strokes, one.clarity)
+        if score < MIN_SCORE:
+            warnings += ("no digit found",)
+        return best, PreparedDigit(images[best], warnings)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,12 +154,30 @@ def predict(
         prepared = [_prepared(picture) for picture in pictures]
     for digit in prepared:
         check_image_shape(trained, digit.image.shape)
-    inputs = np.array([digit.image for digit in prepared], np.uint8)
-    inputs = inputs.reshape(-1, *trained.info.image_shape)
+    several = [image for digit in prepared for image in digit.images]
+    inputs = np.array(several, np.uint8).reshape(-1, *trained.info.image_shape)
     rows = probabilities(trained, inputs)
-    doubts = zip(prepared, doubt_warnings(trained.info, inputs, rows), strict=True)
+    places, digits = _choose(trained.info, prepared, inputs, rows)
+    rows, inputs = rows[places], inputs[places]
+    doubts = zip(digits, doubt_warnings(trained.info, inputs, rows), strict=True)
     warnings = tuple(digit.warnings + found for digit, found in doubts)
     return Predictions(rows, trained.info.class_names, inputs, warnings)
+
+
+def _choose(
+    info: DatasetInfo, prepared: Sequence[PreparedDigit], inputs: np.ndarray, rows: np.ndarray
+) -> tuple[list[int], list[PreparedDigit]]:
+    """Chooses one image of each picture; returns its place among the inputs, and the digit."""
+    places: list[int] = []
+    digits: list[PreparedDigit] = []
+    start = 0
+    for several in prepared:
+        end = start + max(1, len(several.candidates))
+        best, digit = several.chosen(info, inputs[start:end], rows[start:end])
+        places.append(start + best)
+        digits.append(digit)
+        start = end
+    return places, digits
 
 
 def _checked_batch(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -171,9 +225,10 @@ def prepare_digit(gray: np.ndarray, name: str = "the image") -> PreparedDigit:
     """Turns a picture of one digit into an image in the format of MNIST.
 
     The paper is estimated and subtracted, ink is separated from noise, specks are removed, and
-    strokes that are far too thin or thick are redrawn. The result is cropped, scaled to a box of
+    strokes that are far too thin or thick are redrawn. The image is cropped, scaled to a box of
     20x20 pixels and centered by its center of mass in 28x28 pixels, as MNIST's digits were (LeCun
     et al., 1998, https://doi.org/10.1109/5.726791). An image in this format is not changed.
+    Where the ink that was found may be something else, the result has other candidates, too.
 
     Args:
         gray: float [H, W] of any range, or uint8 [H, W]; dark on light or light on dark.
@@ -193,8 +248,12 @@ def prepare_digit(gray: np.ndarray, name: str = "the image") -> PreparedDigit:
     gray = _checked(gray, name)
     if is_like_mnist(gray):
         return PreparedDigit(np.round(gray * 255).astype(np.uint8)[..., None])
-    strokes, clarity = find_strokes(gray)
-    return PreparedDigit(to_mnist(normalize_strokes(strokes)), stroke_warnings(strokes, clarity))
+    strokes, clarity, ink = find_strokes(gray)
+    image, warnings = to_mnist(normalize_strokes(strokes)), stroke_warnings(strokes, clarity)
+    is_clear = clarity >= MIN_CLARITY or SEVERAL in warnings
+    if is_clear and is_inside(bounding_box(ink), ink.shape) and are_thin(gray, ink):
+        return PreparedDigit(image, warnings)
+    return PreparedDigit(image, warnings, tuple(find_candidates(gray)))
 
 
 def _checked(gray: np.ndarray, name: str) -> np.ndarray:
@@ -206,7 +265,7 @@ def _checked(gray: np.ndarray, name: str) -> np.ndarray:
     return gray
 
 
-def find_strokes(gray: np.ndarray) -> tuple[np.ndarray, float]:
+def find_strokes(gray: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
     """Finds the strokes of the digit in a picture of one digit.
 
     If the digit is small in the picture, it is analyzed again in a section around it.
@@ -215,11 +274,12 @@ def find_strokes(gray: np.ndarray) -> tuple[np.ndarray, float]:
         gray: float [H, W].
 
     Returns:
-        (strokes, clarity): bool [h, w], cropped; and the distance between ink and paper in
-        standard deviations of the paper.
+        (strokes, clarity, ink): bool [h, w], cropped; the distance between ink and paper in
+        standard deviations of the paper; and bool [H', W'] with a longer side of `DIGIT_SIDE`
+        pixels, where the strokes are in the picture.
     """
     mask, strength, clarity = find_digit_ink(gray)
-    strokes = main_components(mask, strength)
+    strokes = ink = main_components(mask, strength)
     box = bounding_box(strokes)
     size = max(side.stop - side.start for side in box)
     if size <= 0.5 * max(strokes.shape):
@@ -228,7 +288,7 @@ def find_strokes(gray: np.ndarray) -> tuple[np.ndarray, float]:
         high = [int((side.stop - 1 + 0.3 * size) * scale) + 1 for side in box]
         mask, strength, _ = find_digit_ink(gray[low[0] : high[0], low[1] : high[1]])
         strokes = main_components(mask, strength)
-    return crop(strokes), clarity
+    return crop(strokes), clarity, ink
 
 
 def main_components(mask: np.ndarray, strength: np.ndarray) -> np.ndarray:
@@ -245,83 +305,9 @@ def main_components(mask: np.ndarray, strength: np.ndarray) -> np.ndarray:
 
     labels, boxes = find_components(mask)
     mass = ndimage.sum_labels(strength, labels, np.arange(1, len(boxes) + 1))
-    inside = np.array([_is_inside(box, mask.shape) for box in boxes], bool)
+    inside = np.array([is_inside(box, mask.shape) for box in boxes], bool)
     if inside.any() and mass[inside].max() > 0.3 * mass.max():
         mass = np.where(inside, mass, 0)
-    # Of blank paper, the mass of all components may be below zero.
+    # Where the estimate of the paper fails, all of the ink may be on its other side.
     kept = np.flatnonzero(mass >= min(0.05 * mass.max(), mass.max())) + 1
     return np.isin(labels, kept)
-
-
-def _is_inside(box: Box, shape: tuple[int, ...]) -> bool:
-    return all(side.start > 0 and side.stop < size for side, size in zip(box, shape, strict=True))
-
-
-def stroke_warnings(strokes: np.ndarray, clarity: float) -> tuple[str, ...]:
-    """Returns reasons to doubt that strokes are a digit.
-
-    The limits were set on synthetic photographs of MNIST's validation digits: 2 of 300 get a
-    warning, and so do 96 of 100 pictures of blank paper, all pictures of noise and of several
-    digits, and half of the filled rectangles. Letters and scribbles cannot be told from digits
-    here; `doubt_warnings` finds them.
-
-    Args:
-        strokes: bool [h, w], cropped.
-        clarity: as `find_strokes` returns it.
-
-    Returns:
-        The warnings; empty if there is no reason.
-    """
-    labels, boxes = find_components(strokes)
-    areas = np.sort(np.bincount(labels.ravel())[1:])[::-1]
-    warnings = []
-    if clarity < MIN_CLARITY:
-        warnings.append("hardly any contrast between ink and paper")
-    several = len(boxes) > 1 and areas[1] > MAX_SECOND * areas.sum()
-    if several or len(boxes) > MAX_COMPONENTS:
-        warnings.append("several separate shapes (mnistjax read reads rows of digits)")
-    if stroke_width(strokes) * BOX / max(strokes.shape) > MAX_STROKE:
-        warnings.append("a blot rather than strokes")
-    return tuple(warnings)
-
-
-def doubt_warnings(
-    info: DatasetInfo, images: np.ndarray, rows: np.ndarray
-) -> tuple[tuple[str, ...], ...]:
-    """Returns reasons to doubt that images show what a network takes them for.
-
-    A network for MNIST's digits is compared with a second one, which knows other shapes too
-    (`mnistjax.reading.strangers`): the first may be unsure of a digit if the second is sure of the
-    same one. Any other network gets a warning if it is not sure. With `cnn` after three epochs, 99
-    of 100 letters that are not written like a digit get a warning, 95 of 100 symbols, 99 of 100
-    scribbles, and 2 of 100 photographs of digits that are read right.
-
-    Args:
-        info: the data set of the network.
-        images: uint8 [N, H, W, C], what the network was given.
-        rows: float [N, num_classes], the probabilities that it returned.
-
-    Returns:
-        For each image the warnings; empty if there are none.
-    """
-    if not strangers.knows(info):
-        return tuple(confidence_warnings(row) for row in rows)
-    likeness = strangers.likeness(images, rows.argmax(axis=1))
-    found = []
-    for row, alike in zip(rows, likeness, strict=True):
-        stranger = ("perhaps no digit",) if alike < strangers.MIN_LIKENESS else ()
-        unsure = confidence_warnings(row) if alike < strangers.SURE_LIKENESS else ()
-        found.append(stranger + unsure)
-    return tuple(found)
-
-
-def confidence_warnings(row: np.ndarray) -> tuple[str, ...]:
-    """Returns a warning if the largest probability is below `MIN_CONFIDENCE`.
-
-    Args:
-        row: float [num_classes], the probabilities of an image.
-
-    Returns:
-        One warning, or none.
-    """
-    return ("the network is not sure",) if row.max() < MIN_CONFIDENCE else ()

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from mnistjax.reading.planes import NEIGHBORS, fit_size, resize, shrink
+from mnistjax.reading.planes import (
+    NEIGHBORS,
+    find_components,
+    fit_size,
+    is_inside,
+    resize,
+    shrink,
+)
 
 # The longer side, in pixels, to which a picture is resized before it is analyzed.
 DIGIT_SIDE = 400  # A picture of one digit.
 PAGE_SIDE = 1400  # A page.
+PAGE_WINDOW = 71  # Of `stroke_contrast`; the strokes of digits a third of a page high are narrower.
+MIN_THIN = 0.9  # Share of the ink of a page that must be thin; otherwise it is something else.
 MIN_STRIP, MAX_STRIP = 200, 4096  # A long strip: so that its shorter side is 200, at most 4096.
 SMOOTH_SIDE, LOCAL_SIDE = 64, 96  # For fitting the surface of the paper, and its median filter.
 MEDIAN_WINDOW = 24  # In pixels at `LOCAL_SIDE`; much wider than strokes.
 FAINT_LINE, FAINT_STROKE = 0.5, 0.7  # Fractions of the threshold between paper and ink.
+FAINT_PIECE = 0.4  # Fraction of the typical contrast of ink; the grain of a table has less.
 MIN_CONTRAST = 0.02  # On a scale from black 0 to white 1; a picture with less is of one color.
 _MAD_TO_STD = 1.4826  # Standard deviation of normal noise / its median absolute deviation.
 
@@ -60,7 +70,54 @@ def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if np.array_equal(strength, background - gray):
         # Dark ink absorbs a fraction of the light that the paper would reflect.
         strength = strength / np.maximum(background, 0.1)
-    strength = ndimage.gaussian_filter(strength, max(1.0, 0.7 * factor))
+    deviation = max(1.0, 0.7 * factor)
+    ink, faint = _above_noise(ndimage.gaussian_filter(strength, deviation))
+    smooth = ndimage.gaussian_filter(gray, deviation)
+    contrasts = [stroke_contrast(smooth, PAGE_WINDOW, light=light) for light in (False, True)]
+    if any(are_strokes(contrast, ink, MIN_THIN) for contrast in contrasts):
+        return ink, faint
+    thin = np.maximum(*contrasts)
+    light = (gray - background)[thin > otsu_threshold(thin)].sum() > 0
+    contrast = contrasts[int(light)] - np.median(contrasts[int(light)])
+    ink, faint = _above_noise(contrast)
+    return _without_surroundings(ink, contrast), faint
+
+
+def _without_surroundings(ink: np.ndarray, contrast: np.ndarray) -> np.ndarray:
+    """Removes what touches the border of a picture, and what is much paler than most of the ink."""
+    from scipy import ndimage
+
+    labels, boxes = find_components(ink)
+    if not boxes:
+        return ink
+    numbers = np.arange(1, len(boxes) + 1)
+    inside = np.array([is_inside(box, ink.shape) for box in boxes], bool)
+    mean = np.asarray(ndimage.mean(contrast, labels, numbers))
+    mass = np.asarray(ndimage.sum_labels(contrast, labels, numbers)) * inside
+    order = np.argsort(mean)
+    half = np.searchsorted(np.cumsum(mass[order]), mass.sum() / 2)
+    typical = mean[order][min(int(half), len(mean) - 1)]
+    return np.isin(labels, numbers[inside & (mean > FAINT_PIECE * typical)])
+
+
+def are_strokes(contrast: np.ndarray, mask: np.ndarray, share: float) -> bool:
+    """Returns whether ink is thin, unlike a shadow, a reflection or the table beside a sheet.
+
+    Args:
+        contrast: float [H, W], what `stroke_contrast` returned.
+        mask: bool [H, W], the ink.
+        share: smallest share of the ink that has contrast.
+    """
+    inked = contrast[mask]
+    if not inked.size or np.median(inked) <= 0:
+        return False
+    return bool(np.mean(inked > 0.5 * np.quantile(inked, 0.9)) > share)
+
+
+def _above_noise(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where there is ink and where there may be; see `find_page_ink`."""
+    from scipy import ndimage
+
     threshold = otsu_threshold(strength)
     noise = _MAD_TO_STD * float(np.median(np.abs(strength)))
     if threshold < max(2 * noise, MIN_CONTRAST):
@@ -149,6 +206,32 @@ def local_background(gray: np.ndarray, longest: int) -> np.ndarray:
 
     median = ndimage.median_filter(shrink(gray, longest), size=MEDIAN_WINDOW, mode="nearest")
     return resize(median, gray.shape)
+
+
+def stroke_contrast(gray: np.ndarray, window: int, *, light: bool) -> np.ndarray:
+    """Returns the contrast of strokes, which is nearly 0 at edges, however strong those are.
+
+    A morphological closing fills the dark structures that are narrower than its window and leaves
+    edges as they are, so it differs from the picture in strokes (the top-hat transform: Serra,
+    1982, Image Analysis and Mathematical Morphology, chapter XII). The contrast is a ratio, because
+    a shadow dims paper and ink alike.
+
+    Args:
+        gray: float [H, W].
+        window: side of the square window in pixels; strokes are narrower.
+        light: whether strokes are lighter than what lies on both sides of them, or darker.
+
+    Returns:
+        float [H, W], 1 - dark / bright, from 0 to 1.
+    """
+    from scipy import ndimage
+
+    gray = np.maximum(gray, MIN_CONTRAST)
+    if light:
+        eroded = ndimage.minimum_filter(gray, window)
+        return np.asarray(1 - ndimage.maximum_filter(eroded, window) / gray)
+    dilated = ndimage.maximum_filter(gray, window)
+    return np.asarray(1 - gray / ndimage.minimum_filter(dilated, window))
 
 
 def ink_strength(gray: np.ndarray, background: np.ndarray) -> np.ndarray:

@@ -104,6 +104,15 @@ def join_boxes(one: Box, other: Box) -> Box:
     return rows, columns
 
 
+def is_inside(box: Box, shape: tuple[int, ...]) -> bool:
+    """Returns whether a box does not touch the border of a plane of this shape.
+
+    >>> is_inside((slice(1, 3), slice(0, 2)), (5, 5))
+    False
+    """
+    return all(side.start > 0 and side.stop < size for side, size in zip(box, shape, strict=True))
+
+
 def crop(mask: np.ndarray) -> np.ndarray:
     """Crops a mask to its bounding box.
 

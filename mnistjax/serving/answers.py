@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mnistjax.data import DatasetInfo
-from mnistjax.reading.digit import doubt_warnings
+from mnistjax.reading.doubts import doubt_warnings
 from mnistjax.runs import TrainedModel, package_versions
 
 USAGE = """\

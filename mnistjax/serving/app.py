@@ -159,14 +159,21 @@ class _Service:
 
     async def predict(self, request: Request) -> dict[str, Any]:
         """Answers `POST /predict`."""
+        from scipy.special import softmax
+
         content_type = _content_type(request, [*FORMATS, JSON])
         if content_type == JSON:
             images = await self._pixels(request)
             warnings: list[tuple[str, ...]] = [()] * len(images)
         else:
             prepared = await self._prepared(request, content_type)
-            images, warnings = prepared.image[None], [prepared.warnings]
+            images = np.stack(prepared.images)
         logits = await self._logits(images)
+        if content_type != JSON:
+            rows = softmax(logits, axis=1)
+            best, digit = prepared.chosen(self._trained.info, images, rows)
+            images, logits = images[best : best + 1], logits[best : best + 1]
+            warnings = [digit.warnings]
         describe = functools.partial(
             describe_predictions, self._trained.info, images, logits, warnings
         )

@@ -58,6 +58,7 @@ WINGS = {
     "reading": [
         {"planes", "pictures", "network", "cuts", "strangers"},
         {"gray", "ink", "lines", "pieces", "mnist_format", "submission"},
+        {"doubts", "strokes"},
         {"digit", "page"},
     ],
     "report": [

@@ -9,7 +9,7 @@ from degraded import degraded_digits
 from PIL import Image
 
 import mnistjax
-from mnistjax.reading import digit, strangers
+from mnistjax.reading import digit, doubts, strangers
 
 # Measured on hundreds of pictures; these are small samples.
 MOST, FEW = 0.85, 0.07
@@ -93,10 +93,10 @@ def test_only_networks_for_mnist_are_compared():
     images, rows = np.zeros((2, 28, 28, 1), np.uint8), np.eye(10, dtype=np.float32)[:2]
     unsure = np.full((2, 10), 0.1, np.float32)
     fashion = mnistjax.DatasetInfo("fashion_mnist", 10)
-    assert digit.doubt_warnings(fashion, images, rows) == ((), ())
-    assert all(digit.doubt_warnings(fashion, images, unsure))
+    assert doubts.doubt_warnings(fashion, images, rows) == ((), ())
+    assert all(doubts.doubt_warnings(fashion, images, unsure))
     mnist = mnistjax.DatasetInfo("mnist", 10)
-    assert digit.doubt_warnings(mnist, images, rows) == (("perhaps no digit",),) * 2
+    assert doubts.doubt_warnings(mnist, images, rows) == (("perhaps no digit",),) * 2
     for other in (
         mnistjax.DatasetInfo("mnist", 11),
         mnistjax.DatasetInfo("mnist", 10, image_shape=(28, 28, 3)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import mnistjax
-from mnistjax.reading.digit import doubt_warnings
+from mnistjax.reading.doubts import doubt_warnings
 from mnistjax.serving.answers import describe_predictions
 
 

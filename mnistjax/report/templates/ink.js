@@ -84,7 +84,8 @@ function mainComponents({ mask, strength }) {
   });
   const inside = masses.map((mass, i) => (isInside(components[i].box) ? mass : 0));
   if (Math.max(...inside) > 0.3 * Math.max(...masses)) masses = inside;
-  const least = 0.05 * Math.max(...masses);
+  const most = Math.max(...masses);
+  const least = Math.min(0.05 * most, most);
   const kept = components.filter((_, i) => masses[i] >= least);
   const data = new Uint8Array(mask.data.length);
   for (const { pixels } of kept) for (const at of pixels) data[at] = 1;
