@@ -80,7 +80,7 @@ def test_a_registered_data_set_comes_before_a_folder_of_its_name(tmp_path, monke
     ("words", "message"),
     [
         (["--recipe", "cmn"], "unknown recipe 'cmn': did you mean 'cnn'?"),
-        (["--recipe=nope"], "unknown recipe 'nope': known are cnn, "),
+        (["--recipe=nope"], "unknown recipe 'nope': known are accuracy, cnn, "),
         (["--model", "mpl"], "unknown model 'mpl': did you mean 'mlp'?"),
         (["--optimizer", "adm"], "unknown optimizer 'adm': did you mean 'adam'?"),
         (["--schedule", "cosin"], "unknown schedule 'cosin': did you mean 'cosine'?"),
