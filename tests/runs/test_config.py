@@ -216,7 +216,7 @@ def test_json_need_not_name_every_setting():
         ("null", ConfigError, "expected a JSON object of settings, got NoneType"),
         ('{"epoch": 2}', UnknownNameError, "unknown setting 'epoch': did you mean 'epochs'?"),
         ('{"epochs": "two"}', ConfigError, "epochs must be positive, at most 1,000,000, found"),
-        ('{"model": "vgg"}', UnknownNameError, "unknown model 'vgg': known are cnn, "),
+        ('{"model": "vgg"}', UnknownNameError, "unknown model 'vgg': known are accuracy, cnn, "),
         ('{"model": ["cnn"]}', UnknownNameError, "unknown model ['cnn']"),
         ('{"epochs": 1, "steps": 1}', ConfigError, "not both"),
     ],
