@@ -1,11 +1,13 @@
-"""How many pictures of digits and codes are read right, by what else is in the picture.
+"""How many pictures of digits and codes are read right, and how many of other things are doubted.
 
     python benchmarks/pictures.py runs/bn --json benchmarks/results/pictures.jsonl
 
-The pictures are made of MNIST's test images by `tests/scenes.py`; nothing was chosen on them.
+The pictures are made of MNIST's test images by `tests/scenes.py`, and of letters, scribbles and
+blank paper by `tests/strange_pictures.py`; nothing was chosen on them.
 """
 
 import dataclasses
+import string
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +21,7 @@ from mnistjax.cli import one_line_errors
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import scenes  # type: ignore[import-not-found]  # The folder is added above.
+import strange_pictures as strange  # type: ignore[import-not-found]  # The folder is added above.
 
 CODES = ("even", "form", "table", "shadow", "whiteboard", "receipt", "sticky note")
 
@@ -55,12 +58,36 @@ def main(arguments: Arguments) -> None:
             flush=True,
         )
         rows.append(row)
+    for kind, pictures in make_strangers(arguments).items():
+        warned = [bool(found) for found in mnistjax.predict(trained, pictures).warnings]
+        print(f"no digit, {kind:10} warned of {np.mean(warned):6.1%}", flush=True)
+        recipe, count = trained.config.recipe, len(pictures)
+        row = {"reads": "no digits", "kind": kind, "recipe": recipe, "pictures": count}
+        rows.append(row | {"seed": arguments.seed, "warned": float(np.mean(warned))})
     for kind in CODES:
         row = read_codes(trained, kind, test, arguments)
         print(f"codes,  {kind:12} {row['right']:6.1%} right", flush=True)
         rows.append(row)
     if arguments.json:
         write_json_lines(arguments.json, rows)
+
+
+def make_strangers(arguments: Arguments) -> dict[str, list]:
+    """Makes pictures of what is no digit, about `count` of each kind."""
+    unlike = "".join(letter for letter in string.ascii_letters if letter not in strange.ALIKE)
+    characters = {
+        "letters": unlike,
+        "all letters": string.ascii_letters,
+        "symbols": strange.SYMBOLS,
+    }
+    return {
+        **{
+            kind: strange.letters(arguments.seed, text * max(1, arguments.count // len(text)))
+            for kind, text in characters.items()
+        },
+        "scribbles": strange.scribbles(arguments.count, arguments.seed),
+        "blank": strange.blank_papers(arguments.count, arguments.seed),
+    }
 
 
 def read_digits(

@@ -2,6 +2,7 @@
 
 from mnistjax.reading.digit import Predictions as Predictions
 from mnistjax.reading.digit import PreparedDigit as PreparedDigit
+from mnistjax.reading.digit import interpret as interpret
 from mnistjax.reading.digit import open_picture as open_picture
 from mnistjax.reading.digit import predict as predict
 from mnistjax.reading.digit import prepare_digit as prepare_digit

@@ -15,7 +15,13 @@ import numpy as np
 from mnistjax.data import DatasetInfo
 from mnistjax.errors import DataFormatError
 from mnistjax.reading import strangers
-from mnistjax.reading.doubts import MIN_CLARITY, SEVERAL, doubt_warnings, stroke_warnings
+from mnistjax.reading.doubts import (
+    MIN_CLARITY,
+    PLAIN_CLARITY,
+    SEVERAL,
+    doubt_warnings,
+    stroke_warnings,
+)
 from mnistjax.reading.gray import to_gray
 from mnistjax.reading.ink import MIN_CONTRAST, find_digit_ink
 from mnistjax.reading.mnist_format import is_like_mnist, normalize_strokes, to_mnist
@@ -28,6 +34,7 @@ from mnistjax.reading.strokes import (
     are_thin,
     best_candidate,
     find_candidates,
+    smooth_plane,
 )
 from mnistjax.runs import TrainedModel
 
@@ -50,34 +57,23 @@ class PreparedDigit:
     @property
     def images(self) -> list[np.ndarray]:
         """The images that the network is to compare: of the candidates, or of the one digit."""
-        if not self.candidates:
-            return [self.image]
-        return [to_mnist(normalize_strokes(one.strokes)) for one in self.candidates]
+        return [one.image for one in self.candidates] or [self.image]
 
-    def chosen(
-        self, info: DatasetInfo, images: np.ndarray, rows: np.ndarray
-    ) -> tuple[int, PreparedDigit]:
-        """Chooses among `images` by what the network says of them.
+    def choose(self, sure: np.ndarray) -> tuple[int, tuple[str, ...]]:
+        """Chooses among `images`.
 
         Args:
-            info: the data set of the network.
-            images: uint8 [N, 28, 28, 1], those of `images`.
-            rows: float [N, num_classes], their probabilities.
+            sure: float [N], the probability that each image is the digit it is taken for.
 
         Returns:
-            The index of the best image, and the digit without candidates.
+            The index of the best image, and the warnings about it.
         """
         if not self.candidates:
-            return 0, self
-        sure = rows.max(axis=1)
-        if strangers.knows(info):
-            sure = strangers.likeness(images, rows.argmax(axis=1))
+            return 0, self.warnings
         best, score = best_candidate(self.candidates, sure)
         one = self.candidates[best]
-        warnings = stroke_warnings(one.strokes, one.clarity)
-        if score < MIN_SCORE:
-            warnings += ("no digit found",)
-        return best, PreparedDigit(images[best], warnings)
+        missing = ("no digit found",) if score < MIN_SCORE else ()
+        return best, stroke_warnings(one.strokes, one.clarity) + missing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,28 +152,39 @@ def predict(
         check_image_shape(trained, digit.image.shape)
     several = [image for digit in prepared for image in digit.images]
     inputs = np.array(several, np.uint8).reshape(-1, *trained.info.image_shape)
-    rows = probabilities(trained, inputs)
-    places, digits = _choose(trained.info, prepared, inputs, rows)
-    rows, inputs = rows[places], inputs[places]
-    doubts = zip(digits, doubt_warnings(trained.info, inputs, rows), strict=True)
-    warnings = tuple(digit.warnings + found for digit, found in doubts)
-    return Predictions(rows, trained.info.class_names, inputs, warnings)
+    return interpret(trained.info, prepared, inputs, probabilities(trained, inputs))
 
 
-def _choose(
+def interpret(
     info: DatasetInfo, prepared: Sequence[PreparedDigit], inputs: np.ndarray, rows: np.ndarray
-) -> tuple[list[int], list[PreparedDigit]]:
-    """Chooses one image of each picture; returns its place among the inputs, and the digit."""
+) -> Predictions:
+    """Makes predictions of what a network says of prepared pictures.
+
+    Args:
+        info: the data set of the network.
+        prepared: the pictures.
+        inputs: uint8 [N, H, W, C], their `images` in order.
+        rows: float32 [N, num_classes], the probabilities of these images.
+
+    Returns:
+        The predictions, one per picture: of each, the image is chosen that is most likely a digit.
+    """
+    sure = rows.max(axis=1)
+    if strangers.knows(info) and len(rows) > len(prepared):
+        sure = strangers.likeness(inputs, rows.argmax(axis=1))
     places: list[int] = []
-    digits: list[PreparedDigit] = []
+    warnings: list[tuple[str, ...]] = []
     start = 0
-    for several in prepared:
-        end = start + max(1, len(several.candidates))
-        best, digit = several.chosen(info, inputs[start:end], rows[start:end])
+    for digit in prepared:
+        stop = start + len(digit.images)
+        best, found = digit.choose(sure[start:stop])
         places.append(start + best)
-        digits.append(digit)
-        start = end
-    return places, digits
+        warnings.append(found)
+        start = stop
+    rows, inputs = rows[places], inputs[places]
+    doubts = zip(warnings, doubt_warnings(info, inputs, rows), strict=True)
+    all_warnings = tuple(found + doubt for found, doubt in doubts)
+    return Predictions(rows, info.class_names, inputs, all_warnings)
 
 
 def _checked_batch(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -250,10 +257,20 @@ def prepare_digit(gray: np.ndarray, name: str = "the image") -> PreparedDigit:
         return PreparedDigit(np.round(gray * 255).astype(np.uint8)[..., None])
     strokes, clarity, ink = find_strokes(gray)
     image, warnings = to_mnist(normalize_strokes(strokes)), stroke_warnings(strokes, clarity)
-    is_clear = clarity >= MIN_CLARITY or SEVERAL in warnings
-    if is_clear and is_inside(bounding_box(ink), ink.shape) and are_thin(gray, ink):
+    plane = smooth_plane(gray)
+    if _is_settled(plane, ink, clarity, warnings):
         return PreparedDigit(image, warnings)
-    return PreparedDigit(image, warnings, tuple(find_candidates(gray)))
+    return PreparedDigit(image, warnings, tuple(find_candidates(plane)))
+
+
+def _is_settled(
+    plane: np.ndarray, ink: np.ndarray, clarity: float, warnings: tuple[str, ...]
+) -> bool:
+    """Returns whether the ink that was found is that of strokes, and no others need be found."""
+    if not is_inside(bounding_box(ink), ink.shape):
+        return False
+    is_clear = clarity >= MIN_CLARITY or SEVERAL in warnings
+    return clarity >= PLAIN_CLARITY or (is_clear and are_thin(plane, ink))
 
 
 def _checked(gray: np.ndarray, name: str) -> np.ndarray:

@@ -11,6 +11,7 @@ from mnistjax.reading.planes import find_components, stroke_width
 
 # Limits outside of which a picture gets a warning.
 MIN_CLARITY = 4.0  # In standard deviations of the paper; noise has 2 to 3, digits 8 and more.
+PLAIN_CLARITY = 25.0  # Ink on plain paper alone is so clear; the edges of tables have up to 21.
 MAX_SECOND = 0.2  # Fraction of ink in the second largest component; the bar of a broken 5 has less.
 MAX_COMPONENTS = 4  # A broken digit has up to 3.
 MAX_STROKE = 6.5  # In pixels of the 20x20 box; 99 % of thick digits are below 5.9.

@@ -73,18 +73,28 @@ def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     deviation = max(1.0, 0.7 * factor)
     ink, faint = _above_noise(ndimage.gaussian_filter(strength, deviation))
     smooth = ndimage.gaussian_filter(gray, deviation)
-    contrasts = [stroke_contrast(smooth, PAGE_WINDOW, light=light) for light in (False, True)]
-    if any(are_strokes(contrast, ink, MIN_THIN) for contrast in contrasts):
-        return ink, faint
-    thin = np.maximum(*contrasts)
-    light = (gray - background)[thin > otsu_threshold(thin)].sum() > 0
-    contrast = contrasts[int(light)] - np.median(contrasts[int(light)])
+    contrasts = []
+    for light in (False, True):
+        contrasts.append(stroke_contrast(smooth, PAGE_WINDOW, light=light))
+        if are_strokes(contrasts[-1], ink, MIN_THIN):
+            return ink, faint
+    return _thin_ink(gray - background, *contrasts)
+
+
+def _thin_ink(
+    difference: np.ndarray, dark: np.ndarray, light: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ink of a page that shows more than paper, by the contrast of strokes alone."""
+    thin = np.maximum(dark, light)
+    is_light = difference[thin > otsu_threshold(thin)].sum() > 0
+    contrast = light if is_light else dark
+    contrast = contrast - np.median(contrast)
     ink, faint = _above_noise(contrast)
     return _without_surroundings(ink, contrast), faint
 
 
 def _without_surroundings(ink: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """Removes what touches the border of a picture, and what is much paler than most of the ink."""
+    """Removes what touches the border of a picture, and what is paler than most of the ink."""
     from scipy import ndimage
 
     labels, boxes = find_components(ink)

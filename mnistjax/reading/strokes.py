@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mnistjax.reading.ink import DIGIT_SIDE, are_strokes, otsu_threshold, stroke_contrast
-from mnistjax.reading.mnist_format import BOX
+from mnistjax.reading.mnist_format import BOX, normalize_strokes, to_mnist
 from mnistjax.reading.planes import (
     NEIGHBORS,
     Box,
@@ -27,7 +27,7 @@ from mnistjax.reading.planes import (
 )
 
 WINDOWS = (15, 31, 63)  # In pixels at `DIGIT_SIDE`; strokes are narrower than one of them.
-MIN_CONTRAST = 0.04  # 1 - ink / paper.
+MIN_STROKE_CONTRAST = 0.04  # 1 - ink / paper.
 MIN_SIDE = 16  # In pixels at `DIGIT_SIDE`; anything smaller is dirt.
 MAX_SHAPES = 3  # Shapes with the most ink that are considered for each window.
 MAX_MATES = 30  # Shapes with the most ink that may be parts of a broken digit.
@@ -49,6 +49,7 @@ class Candidate:
 
     Attributes:
         strokes: bool [h, w], cropped.
+        image: uint8 [28, 28, 1], the strokes in the format of MNIST.
         box: where they are in the picture, in pixels at `DIGIT_SIDE`.
         clarity: the distance between ink and ground in standard deviations of the ground.
         ink: sum of the contrast over the strokes.
@@ -60,6 +61,7 @@ class Candidate:
     """
 
     strokes: np.ndarray
+    image: np.ndarray
     box: Box
     clarity: float
     ink: float
@@ -77,36 +79,47 @@ class Candidate:
             most_ink: the most ink of a candidate that does not touch the border.
         """
         shape = SIZE * np.log(max(self.strokes.shape)) - FILLED * float(self.strokes.mean())
-        shape -= THICK * max(0.0, np.log(self.width / 3.5)) + THIN * max(
-            0.0, np.log(2 / self.width)
-        )
+        wide, narrow = np.log(self.width / 3.5), np.log(2 / self.width)
+        shape -= THICK * max(0.0, wide) + THIN * max(0.0, narrow)
         shape -= UNEVEN * self.unevenness
         place = AT_BORDER * self.at_border + LIGHT * self.light + CUT_OFF * self.cut_off
         return float(SURE * np.log(probability) + INK * np.log(self.ink / most_ink) + shape - place)
 
 
-def are_thin(gray: np.ndarray, mask: np.ndarray) -> bool:
-    """Returns whether ink is strokes, rather than the shadow or the table beside a sheet.
-
-    Args:
-        gray: float [H, W], the picture.
-        mask: bool [H', W'] with a longer side of `DIGIT_SIDE` pixels, the ink in it.
-    """
-    plane = _smooth(gray)
-    contrasts = (stroke_contrast(plane, WINDOWS[-1], light=light) for light in (False, True))
-    return any(are_strokes(contrast, mask, MIN_THIN) for contrast in contrasts)
-
-
-def find_candidates(gray: np.ndarray) -> list[Candidate]:
-    """Finds the strokes in a picture that may be its digit.
+def smooth_plane(gray: np.ndarray) -> np.ndarray:
+    """Resizes a picture to `DIGIT_SIDE` and removes its noise, for the functions below.
 
     Args:
         gray: float [H, W], from black 0 to white 1.
 
     Returns:
+        float [H', W'] with a longer side of `DIGIT_SIDE` pixels.
+    """
+    from scipy import ndimage
+
+    return np.asarray(ndimage.gaussian_filter(resize(gray, fit_size(gray.shape, DIGIT_SIDE)), 1.2))
+
+
+def are_thin(plane: np.ndarray, mask: np.ndarray) -> bool:
+    """Returns whether ink is strokes, rather than the shadow or the table beside a sheet.
+
+    Args:
+        plane: float [H, W], what `smooth_plane` returned.
+        mask: bool [H, W], the ink in it.
+    """
+    contrasts = (stroke_contrast(plane, WINDOWS[-1], light=light) for light in (False, True))
+    return any(are_strokes(contrast, mask, MIN_THIN) for contrast in contrasts)
+
+
+def find_candidates(plane: np.ndarray) -> list[Candidate]:
+    """Finds the strokes in a picture that may be its digit.
+
+    Args:
+        plane: float [H, W], what `smooth_plane` returned.
+
+    Returns:
         The candidates, dark and light; at most six per window and kind. There may be none.
     """
-    plane = _smooth(gray)
     found: list[Candidate] = []
     for light in (False, True):
         same: list[Candidate] = []
@@ -136,17 +149,11 @@ def best_candidate(candidates: Sequence[Candidate], probabilities: np.ndarray) -
     return int(np.argmax(scores)), max(scores)
 
 
-def _smooth(gray: np.ndarray) -> np.ndarray:
-    from scipy import ndimage
-
-    return np.asarray(ndimage.gaussian_filter(resize(gray, fit_size(gray.shape, DIGIT_SIDE)), 1.2))
-
-
 def _candidates(contrast: np.ndarray, light: bool) -> Iterator[Candidate]:
     """Yields the shapes with the most contrast, alone and with parts that lie near."""
     from scipy import ndimage
 
-    threshold = max(otsu_threshold(contrast), MIN_CONTRAST)
+    threshold = max(otsu_threshold(contrast), MIN_STROKE_CONTRAST)
     labels, boxes = find_components(contrast > threshold)
     numbers = np.arange(1, len(boxes) + 1)
     ink = np.asarray(ndimage.sum_labels(contrast, labels, numbers))
@@ -182,7 +189,7 @@ def _candidate(
     """Draws the outline of a shape at a threshold of its own, and measures it."""
     from scipy import ndimage
 
-    own = max(MIN_CONTRAST, FAINT * float(np.median(contrast[sure])))
+    own = max(MIN_STROKE_CONTRAST, FAINT * float(np.median(contrast[sure])))
     tight = bounding_box(sure)
     box = (
         slice(max(0, tight[0].start - 3), tight[0].stop + 3),
@@ -197,6 +204,7 @@ def _candidate(
     along = depth[strokes & (depth >= ndimage.maximum_filter(depth, 3))]
     return Candidate(
         strokes,
+        to_mnist(normalize_strokes(strokes)),
         tight,
         clarity=float((inked.mean() - ground.mean()) / (ground.std() + 1e-6)),
         ink=float(contrast[sure].sum()),

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from mnistjax.data import DatasetInfo
-from mnistjax.reading.doubts import doubt_warnings
+from mnistjax.reading import Predictions
 from mnistjax.runs import TrainedModel, package_versions
 
 USAGE = """\
@@ -38,29 +34,18 @@ def describe_usage(trained: TrainedModel, url: str) -> str:
     )
 
 
-def describe_predictions(
-    info: DatasetInfo,
-    images: np.ndarray,
-    logits: np.ndarray,
-    warnings: Sequence[tuple[str, ...]],
-) -> dict[str, Any]:
+def describe_predictions(predictions: Predictions) -> dict[str, Any]:
     """Returns the predictions of N images.
 
     Args:
-        info: the data set of the network.
-        images: uint8 [N, H, W, C], what the network was given.
-        logits: float32 [N, num_classes].
-        warnings: for each image the reasons that its picture gave to doubt that it shows a digit.
+        predictions: what `mnistjax.reading.interpret` returned.
 
     Returns:
         `classes`, the names, and `predictions`, a list with an object for each image: `label` (the
         name of the most probable class), `probability` (of this class), `probabilities` (in the
         order of the classes) and `warnings`.
     """
-    from scipy.special import softmax
-
-    rows, names = softmax(logits, axis=1), info.class_names
-    doubts = doubt_warnings(info, images, rows)
+    names = predictions.class_names
     return {
         "classes": list(names),
         "predictions": [
@@ -68,9 +53,9 @@ def describe_predictions(
                 "label": names[int(row.argmax())],
                 "probability": float(row.max()),
                 "probabilities": row.tolist(),
-                "warnings": [*found, *doubt],
+                "warnings": list(warnings),
             }
-            for row, found, doubt in zip(rows, warnings, doubts, strict=True)
+            for row, warnings in zip(predictions.probabilities, predictions.warnings, strict=True)
         ],
     }
 

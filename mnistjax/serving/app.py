@@ -7,7 +7,7 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from mnistjax.errors import ConfigError, DataFormatError
 from mnistjax.files import printable
-from mnistjax.reading import PreparedDigit, describe_reading, read_digits
+from mnistjax.reading import PreparedDigit, describe_reading, interpret, read_digits
 from mnistjax.report import try_draw_page
 from mnistjax.runs import TrainedModel
 from mnistjax.serving.answers import describe_health, describe_predictions, describe_usage
@@ -133,7 +133,7 @@ class _Service:
         from PIL import Image
 
         blank = np.zeros((1, *self._shape), np.uint8)
-        describe_predictions(self._trained.info, blank, self._network(blank), [()])
+        self._describe([PreparedDigit(blank[0])], blank, self._network(blank))
         page = np.full((96, 64), 255, np.uint8)
         page[20:76, 28:36] = 0  # A stroke, like a one.
         picture = Image.fromarray(page)
@@ -159,27 +159,24 @@ class _Service:
 
     async def predict(self, request: Request) -> dict[str, Any]:
         """Answers `POST /predict`."""
-        from scipy.special import softmax
-
         content_type = _content_type(request, [*FORMATS, JSON])
         if content_type == JSON:
-            images = await self._pixels(request)
-            warnings: list[tuple[str, ...]] = [()] * len(images)
+            prepared = [PreparedDigit(image) for image in await self._pixels(request)]
         else:
-            prepared = await self._prepared(request, content_type)
-            images = np.stack(prepared.images)
-        logits = await self._logits(images)
-        if content_type != JSON:
-            rows = softmax(logits, axis=1)
-            best, digit = prepared.chosen(self._trained.info, images, rows)
-            images, logits = images[best : best + 1], logits[best : best + 1]
-            warnings = [digit.warnings]
-        describe = functools.partial(
-            describe_predictions, self._trained.info, images, logits, warnings
-        )
+            prepared = [await self._prepared(request, content_type)]
+        images = np.stack([image for digit in prepared for image in digit.images])
+        describe = functools.partial(self._describe, prepared, images, await self._logits(images))
         if len(images) <= _DESCRIBED_AT_ONCE:
             return describe()
         return await _run_in(self._pictures, describe)
+
+    def _describe(
+        self, prepared: Sequence[PreparedDigit], images: np.ndarray, logits: np.ndarray
+    ) -> dict[str, Any]:
+        from scipy.special import softmax
+
+        rows = softmax(logits, axis=1)
+        return describe_predictions(interpret(self._trained.info, prepared, images, rows))
 
     async def _pixels(self, request: Request) -> np.ndarray:
         limit = self._limits.json_bytes(self._shape)

@@ -12,19 +12,6 @@ from scipy import ndimage
 
 import mnistjax
 
-
-@pytest.fixture(scope="module")
-def dataset(mnist_dir):
-    return mnistjax.load_dataset("mnist", data_dir=mnist_dir)
-
-
-@pytest.fixture(scope="module")
-def trained(dataset):
-    # Smoothed labels would make every prediction less confident, and warnings of doubt frequent.
-    config = mnistjax.get_recipe("speed").replace(label_smoothing=0.0)
-    return mnistjax.fit(config, dataset).trained
-
-
 # To make a photograph takes longer than to read it.
 FEW_OR_MANY = pytest.mark.parametrize(
     "count", [60, pytest.param(1_000, marks=pytest.mark.full, id="1000")]

@@ -256,4 +256,4 @@ def test_photographs_of_digits_show_what_was_photographed(trained):
     test = mnistjax.load_dataset("digits").test
     images, labels = test.images[:25], test.labels[:25]
     predictions = mnistjax.predict(trained, degraded_digits(images, 1))
-    assert np.mean(predictions.labels == labels) >= 0.8
+    assert np.mean(predictions.labels == labels) > 0.8

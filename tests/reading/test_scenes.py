@@ -16,17 +16,6 @@ from mnistjax.reading.ink import stroke_contrast
 HARD = {"shadow": 0.9, "table": 0.9, "receipt": 0.9, "sticky note": 0.9, "whiteboard": 0.8}
 
 
-@pytest.fixture(scope="module")
-def dataset(mnist_dir):
-    return mnistjax.load_dataset("mnist", data_dir=mnist_dir)
-
-
-@pytest.fixture(scope="module")
-def trained(dataset):
-    config = mnistjax.get_recipe("speed").replace(label_smoothing=0.0)
-    return mnistjax.fit(config, dataset).trained
-
-
 def stroke_beside_edge(paper, ink, table):
     """A vertical stroke 5 pixels wide on paper, which ends at column 60."""
     gray = np.full((60, 90), paper, np.float32)

@@ -15,11 +15,6 @@ from mnistjax.reading import digit, doubts, strangers
 MOST, FEW = 0.85, 0.07
 
 
-@pytest.fixture(scope="module")
-def dataset(mnist_dir):
-    return mnistjax.load_dataset("mnist", data_dir=mnist_dir)
-
-
 @pytest.fixture(scope="module", params=["mlp", "speed"])
 def trained(request, dataset):
     config = mnistjax.get_recipe(request.param).replace(epochs=2, label_smoothing=0.0)
