@@ -11,19 +11,24 @@ from mnistjax.reading.planes import (
     is_inside,
     resize,
     shrink,
+    weighted_median,
 )
 
 # The longer side, in pixels, to which a picture is resized before it is analyzed.
 DIGIT_SIDE = 400  # A picture of one digit.
 PAGE_SIDE = 1400  # A page.
 PAGE_WINDOW = 71  # Of `stroke_contrast`; the strokes of digits a third of a page high are narrower.
+NEAR_WINDOW = 141  # In which the strongest contrast is searched; wider than gaps between strokes.
+NEAR_SHARE, MIN_SHARE = 0.45, 0.2  # The threshold, as a share of that and of the page's.
 MIN_THIN = 0.9  # Share of the ink of a page that must be thin; otherwise it is something else.
 MIN_STRIP, MAX_STRIP = 200, 4096  # A long strip: so that its shorter side is 200, at most 4096.
 SMOOTH_SIDE, LOCAL_SIDE = 64, 96  # For fitting the surface of the paper, and its median filter.
 MEDIAN_WINDOW = 24  # In pixels at `LOCAL_SIDE`; much wider than strokes.
 FAINT_LINE, FAINT_STROKE = 0.5, 0.7  # Fractions of the threshold between paper and ink.
-FAINT_PIECE = 0.4  # Fraction of the typical contrast of ink; the grain of a table has less.
+FAINT_PIECE = 0.3  # Fraction of the typical contrast of ink; the grain of a table has less.
+BORDER_REACH = 0.6  # From what touches the border, in heights of a digit: a table and its grain.
 MIN_CONTRAST = 0.02  # On a scale from black 0 to white 1; a picture with less is of one color.
+MIN_PAPER = 0.1  # Darker paper is taken to be as bright as this in ratios.
 _MAD_TO_STD = 1.4826  # Standard deviation of normal noise / its median absolute deviation.
 
 
@@ -69,32 +74,30 @@ def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     strength = ink_strength(gray, background)
     if np.array_equal(strength, background - gray):
         # Dark ink absorbs a fraction of the light that the paper would reflect.
-        strength = strength / np.maximum(background, 0.1)
+        strength = strength / np.maximum(background, MIN_PAPER)
     deviation = max(1.0, 0.7 * factor)
-    ink, faint = _above_noise(ndimage.gaussian_filter(strength, deviation))
+    ink, _ = _above_noise(ndimage.gaussian_filter(strength, deviation))
     smooth = ndimage.gaussian_filter(gray, deviation)
-    contrasts = []
-    for light in (False, True):
-        contrasts.append(stroke_contrast(smooth, PAGE_WINDOW, light=light))
-        if are_strokes(contrasts[-1], ink, MIN_THIN):
-            return ink, faint
-    return _thin_ink(gray - background, *contrasts)
-
-
-def _thin_ink(
-    difference: np.ndarray, dark: np.ndarray, light: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ink of a page that shows more than paper, by the contrast of strokes alone."""
-    thin = np.maximum(dark, light)
-    is_light = difference[thin > otsu_threshold(thin)].sum() > 0
-    contrast = light if is_light else dark
+    dark, light = (
+        stroke_contrast(smooth, PAGE_WINDOW, light=light, darkest=MIN_PAPER)
+        for light in (False, True)
+    )
+    is_dark, is_light = (are_strokes(contrast, ink, MIN_THIN) for contrast in (dark, light))
+    only_paper = is_dark or is_light
+    if not only_paper:
+        thin = np.maximum(dark, light)
+        is_dark = (gray - background)[thin > otsu_threshold(thin)].sum() <= 0
+    contrast = dark if is_dark else light
     contrast = contrast - np.median(contrast)
-    ink, faint = _above_noise(contrast)
-    return _without_surroundings(ink, contrast), faint
+    ink, faint = _above_noise(contrast, local=True)
+    return _without_surroundings(ink, contrast, only_paper=only_paper), faint
 
 
-def _without_surroundings(ink: np.ndarray, contrast: np.ndarray) -> np.ndarray:
-    """Removes what touches the border of a picture, and what is paler than most of the ink."""
+def _without_surroundings(ink: np.ndarray, contrast: np.ndarray, *, only_paper: bool) -> np.ndarray:
+    """Removes what is much paler than most of the ink, and what belongs to the table.
+
+    Where a picture shows only paper, ink at its border may be a digit that it cuts, if it is dark.
+    """
     from scipy import ndimage
 
     labels, boxes = find_components(ink)
@@ -103,11 +106,17 @@ def _without_surroundings(ink: np.ndarray, contrast: np.ndarray) -> np.ndarray:
     numbers = np.arange(1, len(boxes) + 1)
     inside = np.array([is_inside(box, ink.shape) for box in boxes], bool)
     mean = np.asarray(ndimage.mean(contrast, labels, numbers))
-    mass = np.asarray(ndimage.sum_labels(contrast, labels, numbers)) * inside
-    order = np.argsort(mean)
-    half = np.searchsorted(np.cumsum(mass[order]), mass.sum() / 2)
-    typical = mean[order][min(int(half), len(mean) - 1)]
-    return np.isin(labels, numbers[inside & (mean > FAINT_PIECE * typical)])
+    mass = np.asarray(ndimage.sum_labels(contrast, labels, numbers))
+    heights = np.array([rows.stop - rows.start for rows, _ in boxes])
+    mass = mass if only_paper else mass * inside
+    typical = weighted_median(mean, mass)
+    kept = mean > np.where(inside, FAINT_PIECE, FAINT_STROKE) * typical
+    if not only_paper and not inside.all():
+        outside = np.isin(labels, numbers[~inside])
+        reach = BORDER_REACH * weighted_median(heights, mass)
+        near = ndimage.distance_transform_edt(~outside) < reach
+        kept &= inside & (np.asarray(ndimage.mean(near, labels, numbers)) < 0.5)
+    return np.isin(labels, numbers[kept])
 
 
 def are_strokes(contrast: np.ndarray, mask: np.ndarray, share: float) -> bool:
@@ -124,18 +133,26 @@ def are_strokes(contrast: np.ndarray, mask: np.ndarray, share: float) -> bool:
     return bool(np.mean(inked > 0.5 * np.quantile(inked, 0.9)) > share)
 
 
-def _above_noise(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns where there is ink and where there may be; see `find_page_ink`."""
+def _above_noise(strength: np.ndarray, *, local: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Returns where there is ink and where there may be; see `find_page_ink`.
+
+    A local threshold follows the strongest ink nearby, because a reflection bleaches ink and board.
+    """
     from scipy import ndimage
 
-    threshold = otsu_threshold(strength)
+    otsu = otsu_threshold(strength)
     noise = _MAD_TO_STD * float(np.median(np.abs(strength)))
-    if threshold < max(2 * noise, MIN_CONTRAST):
+    if otsu < max(2 * noise, MIN_CONTRAST):
         return np.zeros(strength.shape, bool), np.zeros(strength.shape, bool)
-    floor = min(3 * noise, threshold)
-    sure, faint = strength > threshold, strength > max(FAINT_LINE * threshold, floor)
+    threshold = np.float32(otsu)
+    if local:
+        highest = ndimage.maximum_filter(ndimage.gaussian_filter(strength, 2), NEAR_WINDOW)
+        nearby = ndimage.uniform_filter(highest, NEAR_WINDOW)
+        threshold = np.clip(NEAR_SHARE * nearby, max(4 * noise, MIN_SHARE * otsu), otsu)
+    floor = np.minimum(3 * noise, threshold)
+    sure, faint = strength > threshold, strength > np.maximum(FAINT_LINE * threshold, floor)
     # Thin strokes are paler, so weaker ink counts where it is connected with certain ink.
-    likely = strength > max(FAINT_STROKE * threshold, floor)
+    likely = strength > np.maximum(FAINT_STROKE * threshold, floor)
     return ndimage.binary_propagation(sure, NEIGHBORS, likely), faint
 
 
@@ -218,7 +235,9 @@ def local_background(gray: np.ndarray, longest: int) -> np.ndarray:
     return resize(median, gray.shape)
 
 
-def stroke_contrast(gray: np.ndarray, window: int, *, light: bool) -> np.ndarray:
+def stroke_contrast(
+    gray: np.ndarray, window: int, *, light: bool, darkest: float = MIN_CONTRAST
+) -> np.ndarray:
     """Returns the contrast of strokes, which is nearly 0 at edges, however strong those are.
 
     A morphological closing fills the dark structures that are narrower than its window and leaves
@@ -230,13 +249,14 @@ def stroke_contrast(gray: np.ndarray, window: int, *, light: bool) -> np.ndarray
         gray: float [H, W].
         window: side of the square window in pixels; strokes are narrower.
         light: whether strokes are lighter than what lies on both sides of them, or darker.
+        darkest: what is darker counts as this bright, so that noise in black has no contrast.
 
     Returns:
         float [H, W], 1 - dark / bright, from 0 to 1.
     """
     from scipy import ndimage
 
-    gray = np.maximum(gray, MIN_CONTRAST)
+    gray = np.maximum(gray, darkest)
     if light:
         eroded = ndimage.minimum_filter(gray, window)
         return np.asarray(1 - ndimage.maximum_filter(eroded, window) / gray)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnistjax.reading.planes import find_components
+from mnistjax.reading.planes import find_components, weighted_median
 
 LONG = 4  # Width / height from which a piece is too wide for one digit.
+MIN_HEIGHT = 0.35  # Of the lowest digit, in heights of a digit.
 MIN_FILL, MAX_FILL = 0.12, 0.8  # A thin frame has less, and a line more.
 
 
@@ -113,14 +114,27 @@ def digit_height(pieces: Sequence[Piece]) -> float:
     Returns:
         The height in pixels; 0 if all pieces are frames or lines.
     """
-    solid = [piece for piece in pieces if piece.fill > MIN_FILL and not piece.is_line]
+    solid = [
+        piece
+        for piece in pieces
+        if piece.fill > MIN_FILL and not piece.is_line and not _is_frame(piece, pieces)
+    ]
     if not solid:
         return 0.0
     heights = np.array([piece.digit_height for piece in solid])
-    weights = np.array([piece.mask.sum() for piece in solid], float)
-    order = np.argsort(heights)
-    half = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
-    return float(heights[order][half])
+    return weighted_median(heights, np.array([piece.mask.sum() for piece in solid], float))
+
+
+def _is_frame(piece: Piece, pieces: Sequence[Piece]) -> bool:
+    """Returns whether another piece, large enough for a digit, lies within the box of this one."""
+    return any(
+        piece.top < other.top
+        and other.bottom < piece.bottom
+        and piece.left < other.left
+        and other.right < piece.right
+        and other.height > MIN_HEIGHT * piece.height
+        for other in pieces
+    )
 
 
 def join(pieces: Sequence[Piece]) -> Piece:
@@ -164,16 +178,18 @@ def join_broken(pieces: Sequence[Piece], height: float) -> list[Piece]:
             whole[whole.index(mate)] = join([mate, piece])
         else:
             whole.append(piece)
-    return [piece for piece in whole if piece.height > 0.4 * height]
+    return [piece for piece in whole if piece.height > MIN_HEIGHT * height]
 
 
 def _belong_together(large: Piece, small: Piece, height: float) -> bool:
     both = min(large.right, small.right) - max(large.left, small.left)
     union = max(large.bottom, small.bottom) - min(large.top, small.top)
-    if union > 1.6 * height:
+    if union > 1.7 * height:
         return False
     if small.height > 0.7 * height:  # Tall enough for a digit of its own, unless it lies within.
         return both > 0.8 * small.width
+    if small.height < 0.4 * height and _distance(large, small) < 0.12 * height:
+        return True  # The bar of a 5, which may begin where the rest of it ends.
     return both > 0.4 * small.width and _distance(large, small) < 0.35 * height
 
 

@@ -53,6 +53,20 @@ def test_lines_of_forms_are_no_digits(furniture, angle):
         assert abs(piece.top - expected.top) <= 3
 
 
+@pytest.mark.parametrize("width", [3, 6, 9])
+def test_a_frame_with_thick_lines_does_not_pass_for_the_height_of_a_digit(width):
+    found = []
+    for box in ([], BOX + CELLS):
+        image = Image.fromarray(strokes([6]))
+        for line in box:
+            ImageDraw.Draw(image).line(line, 1, width)
+        mask = np.asarray(image)
+        found.append(pieces.digit_height(pieces.find_pieces(mask)))
+        (row,) = find_rows(mask, mask)
+        assert len(row) == 6
+    assert found[0] == found[1]
+
+
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=3), st.floats(-3, 3))
 @settings(max_examples=10)
 def test_rows_come_in_reading_order(counts, angle):

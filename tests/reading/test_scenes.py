@@ -10,7 +10,7 @@ from scenes import SCENES, code_scenes, digit_scenes
 
 import mnistjax
 from mnistjax.reading import open_picture, prepare_digit
-from mnistjax.reading.ink import stroke_contrast
+from mnistjax.reading.ink import find_page_ink, stroke_contrast
 
 # Smallest share that must be right: a little below what a thousand pictures of the kind show.
 HARD = {"shadow": 0.9, "table": 0.9, "receipt": 0.9, "sticky note": 0.9, "whiteboard": 0.8}
@@ -47,6 +47,53 @@ def test_a_shadow_does_not_change_the_contrast(paper, ink, table, shade):
     gray = stroke_beside_edge(paper, ink, table)
     plain, dim = (stroke_contrast(plane, 15, light=False) for plane in (gray, shade * gray))
     np.testing.assert_allclose(dim, plain, atol=1e-5)
+
+
+def page_of_bars(tones) -> np.ndarray:
+    """A page [700, 1400] of light paper with a bar of each tone, 20 pixels wide."""
+    gray = np.full((700, 1400), 0.8, np.float32)
+    for place, tone in enumerate(tones):
+        gray[300:420, 300 + 150 * place : 320 + 150 * place] = tone
+    return gray
+
+
+def bars_found(gray, count):
+    ink, _ = find_page_ink(gray + np.random.default_rng(0).normal(0, 0.002, gray.shape))
+    return [
+        float(ink[310:410, 302 + 150 * place : 318 + 150 * place].mean()) for place in range(count)
+    ]
+
+
+@pytest.mark.parametrize("faint", [0.4, 0.5, 0.57])
+def test_ink_that_a_reflection_bleaches_is_ink(faint):
+    assert min(bars_found(page_of_bars([0.1, 0.1, 0.1, 0.1, faint]), 5)) > 0.9
+
+
+def test_a_pale_shape_beside_dark_ink_is_a_stain():
+    found = bars_found(page_of_bars([0.1, 0.1, 0.1, 0.1, 0.74]), 5)
+    assert min(found[:4]) > 0.9
+    assert found[4] < 0.1
+
+
+@pytest.mark.parametrize("paper", [0.0, 0.02, 0.08])
+def test_noise_in_black_hides_no_light_ink(paper):
+    gray = np.where(page_of_bars([0.1] * 5) < 0.5, 0.8, paper).astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 0.02, gray.shape)
+    ink, _ = find_page_ink(np.clip(gray + noise, 0, 1))
+    assert 0.8 < ink.sum() / (5 * 20 * 120) < 1.4
+
+
+def test_grain_beside_a_table_is_no_ink_and_a_digit_at_the_border_of_plain_paper_is():
+    gray = page_of_bars([0.1] * 5)
+    cut = gray.copy()
+    cut[300:420, :20] = 0.1
+    assert find_page_ink(cut)[0][310:410, 2:18].mean() > 0.9
+    table = gray.copy()
+    table[:, :120] = 0.3
+    table[::9, :115] = 0.05  # Grain that touches the border, and some that does not.
+    table[320:400, 60:70] = 0.05
+    assert not find_page_ink(table)[0][:, :130].any()
+    assert min(bars_found(table, 5)) > 0.9
 
 
 def two_strokes(gray, tone):
@@ -91,11 +138,13 @@ def test_digits_on_plain_paper_need_no_other_candidates(dataset, kind):
 
 
 @pytest.mark.mnist
-@pytest.mark.parametrize("kind", ["table", "shadow", "sticky note"])
+@pytest.mark.parametrize(
+    "kind", ["table", "shadow", "sticky note", "whiteboard", "receipt", "form"]
+)
 def test_codes_are_read_in_hard_scenes(trained, dataset, kind):
     codes = code_scenes(kind, dataset.test.images[:60], dataset.test.labels[:60], 200)
     right = [mnistjax.read_digits(trained, picture).text == text for picture, text in codes]
-    assert np.mean(right) >= 0.5
+    assert np.mean(right) >= 0.6
 
 
 @pytest.mark.mnist
