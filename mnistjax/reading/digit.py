@@ -29,10 +29,11 @@ from mnistjax.reading.network import check_image_shape, probabilities
 from mnistjax.reading.pictures import Picture, load_upright, picture_name
 from mnistjax.reading.planes import bounding_box, crop, find_components, is_inside
 from mnistjax.reading.strokes import (
-    MIN_SCORE,
+    MIN_EVIDENCE,
     Candidate,
     are_thin,
     best_candidate,
+    evidence,
     find_candidates,
     smooth_plane,
 )
@@ -72,8 +73,8 @@ class PreparedDigit:
             return 0, self.warnings
         best, score = best_candidate(self.candidates, sure)
         one = self.candidates[best]
-        missing = ("no digit found",) if score < MIN_SCORE else ()
-        return best, stroke_warnings(one.strokes, one.clarity) + missing
+        found = evidence(one, score, float(sure[best])) >= MIN_EVIDENCE
+        return best, stroke_warnings(one.strokes) + (() if found else ("no digit found",))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,9 +183,7 @@ def interpret(
         warnings.append(found)
         start = stop
     rows, inputs = rows[places], inputs[places]
-    doubts = zip(warnings, doubt_warnings(info, inputs, rows), strict=True)
-    all_warnings = tuple(found + doubt for found, doubt in doubts)
-    return Predictions(rows, info.class_names, inputs, all_warnings)
+    return Predictions(rows, info.class_names, inputs, doubt_warnings(info, inputs, rows, warnings))
 
 
 def _checked_batch(images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mnistjax.data import DatasetInfo
@@ -20,7 +22,7 @@ MIN_CONFIDENCE = 0.9
 SEVERAL = "several separate shapes (mnistjax read reads rows of digits)"
 
 
-def stroke_warnings(strokes: np.ndarray, clarity: float) -> tuple[str, ...]:
+def stroke_warnings(strokes: np.ndarray, clarity: float = np.inf) -> tuple[str, ...]:
     """Returns reasons to doubt that strokes are a digit.
 
     The limits were set on synthetic photographs of MNIST's validation digits: 2 of 300 get a
@@ -30,7 +32,7 @@ def stroke_warnings(strokes: np.ndarray, clarity: float) -> tuple[str, ...]:
 
     Args:
         strokes: bool [h, w], cropped.
-        clarity: as `find_strokes` returns it.
+        clarity: as `find_strokes` returns it; by default no reason to doubt.
 
     Returns:
         The warnings; empty if there is no reason.
@@ -49,13 +51,17 @@ def stroke_warnings(strokes: np.ndarray, clarity: float) -> tuple[str, ...]:
 
 
 def doubt_warnings(
-    info: DatasetInfo, images: np.ndarray, rows: np.ndarray
+    info: DatasetInfo,
+    images: np.ndarray,
+    rows: np.ndarray,
+    found: Sequence[tuple[str, ...]],
 ) -> tuple[tuple[str, ...], ...]:
     """Returns reasons to doubt that images show what a network takes them for.
 
     A network for MNIST's digits is compared with a second one, which knows other shapes too
-    (`mnistjax.reading.strangers`): the first may be unsure of a digit if the second is sure of the
-    same one. Any other network gets a warning if it is not sure. With `cnn` after three epochs, 99
+    (`mnistjax.reading.strangers`): if the second is sure of the same digit, the first may be unsure
+    of it, and shapes that seem separate are its strokes. Of several digits it is never sure. Any
+    other network gets a warning if it is not sure. With `cnn` after three epochs, 99
     of 100 letters that are not written like a digit get a warning, 95 of 100 symbols, 99 of 100
     scribbles, and 2 of 100 photographs of digits that are read right.
 
@@ -63,19 +69,23 @@ def doubt_warnings(
         info: the data set of the network.
         images: uint8 [N, H, W, C], what the network was given.
         rows: float [N, num_classes], the probabilities that it returned.
+        found: for each image the warnings about its strokes, from `stroke_warnings`.
 
     Returns:
-        For each image the warnings; empty if there are none.
+        For each image all warnings; empty if there are none.
     """
     if not strangers.knows(info):
-        return tuple(confidence_warnings(row) for row in rows)
+        pairs = zip(found, rows, strict=True)
+        return tuple(about + confidence_warnings(row) for about, row in pairs)
     likeness = strangers.likeness(images, rows.argmax(axis=1))
-    found = []
-    for row, alike in zip(rows, likeness, strict=True):
+    result = []
+    for warnings, row, alike in zip(found, rows, likeness, strict=True):
+        is_one = alike >= strangers.ONE_LIKENESS
+        about = tuple(text for text in warnings if not (is_one and text == SEVERAL))
         stranger = ("perhaps no digit",) if alike < strangers.MIN_LIKENESS else ()
         unsure = confidence_warnings(row) if alike < strangers.SURE_LIKENESS else ()
-        found.append(stranger + unsure)
-    return tuple(found)
+        result.append(about + stranger + unsure)
+    return tuple(result)
 
 
 def confidence_warnings(row: np.ndarray) -> tuple[str, ...]:

@@ -34,7 +34,10 @@ MAX_MATES = 30  # Shapes with the most ink that may be parts of a broken digit.
 FAINT = 0.25  # Fraction of the median contrast of a shape that still belongs to it.
 MIN_THIN = 0.7  # Fraction of ink that must be thin; otherwise it is something else.
 
-MIN_SCORE = 2.0  # 2 % of the digits in generated pictures with other things have less.
+# Weights of `evidence`, from a logistic model fitted on 600 generated pictures of training digits
+# and 320 without a digit. Of the digits, 4 % have less than the minimum; of the others, 87 %.
+SCORE, ODDS, CLARITY = 0.4, 0.7, 1.2
+MIN_EVIDENCE = 5.25
 
 # Rounded weights of `Candidate.score`, from a conditional logit model of which candidate is right,
 # fitted on 400 generated pictures of MNIST's training digits.
@@ -147,6 +150,19 @@ def best_candidate(candidates: Sequence[Candidate], probabilities: np.ndarray) -
         for one, sure in zip(candidates, probabilities, strict=True)
     ]
     return int(np.argmax(scores)), max(scores)
+
+
+def evidence(candidate: Candidate, score: float, probability: float) -> float:
+    """Returns how much speaks for strokes being a digit, rather than anything else.
+
+    Args:
+        candidate: the strokes.
+        score: of the candidate, from `best_candidate`.
+        probability: that it is the digit that the network predicts.
+    """
+    odds = np.log((probability + 1e-6) / (1 - probability + 1e-6))
+    clarity = np.log(max(candidate.clarity, 0.5))
+    return float(SCORE * min(score, 12) + ODDS * np.clip(odds, -8, 8) + CLARITY * clarity)
 
 
 def _candidates(contrast: np.ndarray, light: bool) -> Iterator[Candidate]:

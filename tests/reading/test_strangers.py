@@ -87,11 +87,11 @@ def test_no_image_has_no_likeness():
 def test_only_networks_for_mnist_are_compared():
     images, rows = np.zeros((2, 28, 28, 1), np.uint8), np.eye(10, dtype=np.float32)[:2]
     unsure = np.full((2, 10), 0.1, np.float32)
-    fashion = mnistjax.DatasetInfo("fashion_mnist", 10)
-    assert doubts.doubt_warnings(fashion, images, rows) == ((), ())
-    assert all(doubts.doubt_warnings(fashion, images, unsure))
+    fashion, none = mnistjax.DatasetInfo("fashion_mnist", 10), ((), ())
+    assert doubts.doubt_warnings(fashion, images, rows, none) == ((), ())
+    assert all(doubts.doubt_warnings(fashion, images, unsure, none))
     mnist = mnistjax.DatasetInfo("mnist", 10)
-    assert doubts.doubt_warnings(mnist, images, rows) == (("perhaps no digit",),) * 2
+    assert doubts.doubt_warnings(mnist, images, rows, none) == (("perhaps no digit",),) * 2
     for other in (
         mnistjax.DatasetInfo("mnist", 11),
         mnistjax.DatasetInfo("mnist", 10, image_shape=(28, 28, 3)),
@@ -114,3 +114,17 @@ def test_letters_are_drawn_in_ink():
     assert ink.dtype == bool
     assert ink.any()
     assert isinstance(made.photographed(ink, rng), Image.Image)
+
+
+@pytest.mark.mnist
+def test_strokes_that_seem_separate_may_be_one_digit_and_several_digits_never(dataset):
+    digits, labels = dataset.test.images[:50], dataset.test.labels[:50]
+    pairs = np.concatenate([digits, np.roll(digits, 1, axis=0)], axis=2)[:, :, ::2]
+    images, labels = np.concatenate([digits, pairs]), np.tile(labels, 2)
+    found = ((doubts.SEVERAL, "a blot"),) * 100
+    rows = np.eye(10, dtype=np.float32)[labels]
+    warned = doubts.doubt_warnings(mnistjax.DatasetInfo("mnist", 10), images, rows, found)
+    several = np.array([doubts.SEVERAL in warnings for warnings in warned])
+    assert np.mean(several[:50]) < 0.1
+    assert np.mean(several[50:]) > 0.95
+    assert all("a blot" in warnings for warnings in warned)

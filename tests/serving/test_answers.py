@@ -20,7 +20,7 @@ def test_the_second_opinion_on_a_digit_is_answered():
     images, logits = np.zeros((2, 28, 28, 1), np.uint8), 50 * np.eye(10, dtype=np.float32)[:2]
     info = mnistjax.DatasetInfo("mnist", 10)
     answer = describe(info, images, logits, [(), ("a blot",)])
-    (doubt,), _ = doubt_warnings(info, images, np.eye(10)[:2])
+    (doubt,), _ = doubt_warnings(info, images, np.eye(10)[:2], ((), ()))
     warnings = [described["warnings"] for described in answer["predictions"]]
     assert warnings == [[doubt], ["a blot", doubt]]
     assert answer["predictions"][0]["label"] == "0"
