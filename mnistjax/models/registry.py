@@ -48,6 +48,17 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
         dense=(128,),
         dropouts=(0.0, 0.0),
     ),
+    "minute": functools.partial(
+        CNN,
+        crop_to=24,
+        features=(32, 64, 128),
+        kernel_sizes=(6, 3, 3),
+        first_stride=2,
+        pools=(1, 2, 1),
+        padding="SAME",
+        batch_norm=True,
+        dropouts=(0.3,),
+    ),
     "accuracy": functools.partial(
         CNN,
         crop_to=24,

@@ -56,8 +56,8 @@ class TrainConfig:
     or CSV files or pictures. If not given, mnist, or scikit-learn's digits if mnist is not
     available."""
     model: str = "cnn"
-    """Network: softmax, mlp, mlp-50-50, cnn, cnn-dropout, cnn-bn, speed, accuracy or
-    tiny."""
+    """Network: softmax, mlp, mlp-50-50, cnn, cnn-dropout, cnn-bn, speed, minute,
+    accuracy or tiny."""
     dtype: str = "float32"
     """Arithmetic of the network: float32, or bfloat16, which is faster on GPU and TPU. Parameters,
     batch statistics and the loss are float32 in either."""

@@ -16,8 +16,8 @@ class Recipe:
 
     Attributes:
         config: the settings.
-        target: the published accuracy, in percent; for `speed` and `accuracy`,
-            this project's own goal.
+        target: the published accuracy, in percent; for `speed`, `minute` and
+            `accuracy`, this project's own goal.
         measured_on: the split on which the target is measured, "validation" or "test".
         summary: one line about the network and its training.
     """
@@ -102,6 +102,24 @@ _ALL = (
         b2=0.9,
         schedule="one-cycle",
         label_smoothing=0.1,
+        validation_fraction=0.0,
+    ),
+    _recipe(
+        "minute",
+        "24x24 pixels, Conv 32 6x6 with stride 2, Conv 64, max pooling, Conv 128, with batch "
+        "normalization, Dropout 0.3, Dense 10; one-cycle Adam, average of the weights",
+        99.55,
+        "test",
+        # About a minute on two CPU cores; chosen on held-out training images.
+        epochs=9,
+        learning_rate=6e-3,
+        schedule="one-cycle",
+        label_smoothing=0.1,
+        ema_decay=0.995,
+        shift=1,
+        rotate=7.0,
+        scale=0.07,
+        cutout=4,
         validation_fraction=0.0,
     ),
     _recipe(
