@@ -28,7 +28,6 @@ from scipy.special import softmax
 
 import mnistjax
 from mnistjax.cli import one_line_errors
-from mnistjax.training import make_batch_stats_fn, predict_logits
 
 # Training images from which the batch statistics of averaged weights are computed, as in a run.
 STATISTICS_IMAGES = 10_000
@@ -86,10 +85,15 @@ def measure_run(run: Path, dataset: mnistjax.Dataset) -> tuple[dict, dict[str, n
         epoch, "plain" and as the mean over five shifts by up to one pixel, "shifted".
     """
     trained = mnistjax.load_weights(run)
-    files = sorted((run / "checkpoints").glob("step-*.safetensors"))
     epochs = round(trained.config.epochs or 0)
+    steps = -(-len(dataset.train.labels) // trained.config.batch_size)
+    found = sorted((run / "checkpoints").glob("step-*.safetensors"))
+    # A run that was interrupted has a checkpoint within an epoch, too.
+    files = [file for file in found if int(file.stem.removeprefix("step-")) % steps == 0]
     if len(files) != epochs:
-        raise ValueError(f"expected {epochs} checkpoints, one per epoch, found {len(files)}: {run}")
+        raise mnistjax.errors.RunError(
+            f"expected {epochs} checkpoints, one per epoch, found {len(files)}: {run}"
+        )
     averaged = [accuracies(predict(trained, file, dataset), dataset)[0] for file in files]
     each = [predict(trained, files[-1], dataset, shift) for shift in SHIFTS]
     shifted = np.mean(each, axis=0)
@@ -97,7 +101,9 @@ def measure_run(run: Path, dataset: mnistjax.Dataset) -> tuple[dict, dict[str, n
     last, last_clean = accuracies(plain, dataset)
     reported = json.loads((run / "result.json").read_text())["test_accuracy"]
     if abs(reported - last) > 1.5 / len(dataset.test.labels):
-        raise ValueError(f"expected the accuracy {reported} of its result, found {last}: {run}")
+        raise mnistjax.errors.RunError(
+            f"expected the accuracy {reported} of its result, found {last}: {run}"
+        )
     shifted_both = accuracies(shifted, dataset)
     row = {
         "recipe": trained.config.recipe,
@@ -122,7 +128,9 @@ def predict(
 ) -> np.ndarray:
     """Returns the probabilities of the test images, moved by a shift, float64 [N, num_classes]."""
     images = np.roll(dataset.test.images, shift, axis=(1, 2))
-    logits = predict_logits(trained.model, variables_of(trained, checkpoint, dataset), images)
+    logits = mnistjax.training.predict_logits(
+        trained.model, variables_of(trained, checkpoint, dataset), images
+    )
     return softmax(logits.astype(np.float64), axis=1)
 
 
@@ -153,7 +161,9 @@ def variables_of(
 @functools.cache
 def batch_stats_fn(model: mnistjax.Model) -> jax.stages.Wrapped:
     """Returns the compiled function that measures batch statistics."""
-    return jax.jit(make_batch_stats_fn(model), compiler_options=mnistjax.compiler_options())
+    return jax.jit(
+        mnistjax.training.make_batch_stats_fn(model), compiler_options=mnistjax.compiler_options()
+    )
 
 
 def subtree(tensors: dict[str, np.ndarray], prefix: str) -> dict:

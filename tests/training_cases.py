@@ -169,8 +169,8 @@ def leaves(state):
     }
 
 
-def assert_close(actual, expected, start):
-    """Both ended at the same place: to a hundredth of the way there from `start`."""
+def assert_close(actual, expected, start, share=0.01):
+    """Both ended at the same place: to a `share` of the way there from `start`."""
     (state, metrics), (expected_state, expected_metrics) = on_host(*actual), on_host(*expected)
     np.testing.assert_array_equal(metrics.confusion, expected_metrics.confusion)
     np.testing.assert_allclose(metrics.loss_sum, expected_metrics.loss_sum, rtol=1e-4)
@@ -178,7 +178,7 @@ def assert_close(actual, expected, start):
     assert named.keys() == expected_named.keys()
     for name, leaf in named.items():
         error = np.linalg.norm(leaf - expected_named[name])
-        assert error <= 0.01 * np.linalg.norm(expected_named[name] - before[name]) + 1e-6, name
+        assert error <= share * np.linalg.norm(expected_named[name] - before[name]) + 1e-6, name
 
 
 def assert_equal(actual, expected):

@@ -33,7 +33,9 @@ def check(case: Case, placement: Placement) -> None:
     together = jax.jit(epoch, out_shardings=placement.whole)
     actual = together(state, metrics, *images, order, 0, STEPS)
     assert len(actual[0].step.sharding.device_set) == 4
-    assert_close(actual, expected, case.state)
+    # Sums in another order round differently, which turns a few ReLUs and maxima that are nearly
+    # equal: 1.6 % in `minute` with momentum, where the weights go furthest.
+    assert_close(actual, expected, case.state, share=0.03)
 
 
 def main(number: int, port: int) -> None:
