@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from conditions import write_json_lines
+from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file
 from scipy.special import softmax
 
@@ -31,7 +32,7 @@ from mnistjax.cli import one_line_errors
 
 # Training images from which the batch statistics of averaged weights are computed, as in a run.
 STATISTICS_IMAGES = 10_000
-SHIFTS = ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))  # Rows and columns, in pixels.
+SHIFTS = ((0, 1), (0, -1), (1, 0), (-1, 0))  # Rows and columns, in pixels, apart from none.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,54 +84,62 @@ def measure_run(run: Path, dataset: mnistjax.Dataset) -> tuple[dict, dict[str, n
     Returns:
         (row, probabilities): shares of test images; and float64 [N, num_classes] after the last
         epoch, "plain" and as the mean over five shifts by up to one pixel, "shifted".
+
+    Raises:
+        RunError: the run has no checkpoint of every epoch, did not use all training images, or
+            reports another accuracy than that of its last checkpoint.
     """
     trained = mnistjax.load_weights(run)
-    epochs = round(trained.config.epochs or 0)
-    steps = -(-len(dataset.train.labels) // trained.config.batch_size)
-    found = sorted((run / "checkpoints").glob("step-*.safetensors"))
-    # A run that was interrupted has a checkpoint within an epoch, too.
-    files = [file for file in found if int(file.stem.removeprefix("step-")) % steps == 0]
-    if len(files) != epochs:
-        raise mnistjax.errors.RunError(
-            f"expected {epochs} checkpoints, one per epoch, found {len(files)}: {run}"
-        )
-    averaged = [accuracies(predict(trained, file, dataset), dataset)[0] for file in files]
-    each = [predict(trained, files[-1], dataset, shift) for shift in SHIFTS]
-    shifted = np.mean(each, axis=0)
-    plain = predict(trained, files[-1], dataset)
+    by_epoch = []
+    for file in epoch_checkpoints(run, trained.config, len(dataset.train.labels)):
+        network = dataclasses.replace(trained, variables=variables_of(trained, file, dataset))
+        plain = predict(network, dataset)
+        by_epoch.append(accuracies(plain, dataset)[0])
+    shifted = np.mean([plain, *(predict(network, dataset, shift) for shift in SHIFTS)], axis=0)
     last, last_clean = accuracies(plain, dataset)
     reported = json.loads((run / "result.json").read_text())["test_accuracy"]
     if abs(reported - last) > 1.5 / len(dataset.test.labels):
         raise mnistjax.errors.RunError(
             f"expected the accuracy {reported} of its result, found {last}: {run}"
         )
-    shifted_both = accuracies(shifted, dataset)
     row = {
         "recipe": trained.config.recipe,
         "seed": trained.config.seed,
-        "epochs": epochs,
+        "epochs": len(by_epoch),
         "last": last,
         "last_clean": last_clean,
-        "shifted": shifted_both[0],
-        "shifted_clean": shifted_both[1],
-        "best": max(averaged),
-        "best_epoch": 1 + int(np.argmax(averaged)),
-        "by_epoch": averaged,
+        **dict(zip(("shifted", "shifted_clean"), accuracies(shifted, dataset), strict=True)),
+        "best": max(by_epoch),
+        "best_epoch": 1 + int(np.argmax(by_epoch)),
+        "by_epoch": by_epoch,
     }
     return row, {"plain": plain, "shifted": shifted}
 
 
+def epoch_checkpoints(run: Path, config: mnistjax.TrainConfig, count: int) -> list[Path]:
+    """Returns the checkpoints at the ends of the epochs of `count` images, the first one first."""
+    if config.validation_fraction:
+        raise mnistjax.errors.RunError(
+            f"expected a run on all training images, found validation_fraction="
+            f"{config.validation_fraction}: {run}"
+        )
+    epochs = round(config.epochs or 0)
+    steps = -(-count // config.batch_size)
+    files = sorted((run / "checkpoints").glob("step-*.safetensors"))
+    # A run that was interrupted has a checkpoint within an epoch, too.
+    found = [file for file in files if int(file.stem.removeprefix("step-")) % steps == 0]
+    if len(found) != epochs:
+        raise mnistjax.errors.RunError(
+            f"expected {epochs} checkpoints, one per epoch, found {len(found)}: {run}"
+        )
+    return found
+
+
 def predict(
-    trained: mnistjax.TrainedModel,
-    checkpoint: Path,
-    dataset: mnistjax.Dataset,
-    shift: tuple[int, int] = (0, 0),
+    network: mnistjax.TrainedModel, dataset: mnistjax.Dataset, shift: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
     """Returns the probabilities of the test images, moved by a shift, float64 [N, num_classes]."""
-    images = np.roll(dataset.test.images, shift, axis=(1, 2))
-    logits = mnistjax.training.predict_logits(
-        trained.model, variables_of(trained, checkpoint, dataset), images
-    )
+    logits = mnistjax.predict_logits(network, np.roll(dataset.test.images, shift, axis=(1, 2)))
     return softmax(logits.astype(np.float64), axis=1)
 
 
@@ -138,45 +147,23 @@ def variables_of(
     trained: mnistjax.TrainedModel, checkpoint: Path, dataset: mnistjax.Dataset
 ) -> dict:
     """Returns the variables with which the library would evaluate a checkpoint."""
-    tensors = load_file(checkpoint)
-    averaged = any(name.startswith("state/ema_params/") for name in tensors)
-    template = trained.variables
-    found = {
-        "params": subtree(tensors, "state/ema_params" if averaged else "state/params"),
-        "batch_stats": subtree(tensors, "state/batch_stats"),
-    }
-    variables = {name: found[name] for name in template}
-    if averaged and variables.get("batch_stats"):
-        seed = jax.random.key(trained.config.seed)
-        count = len(dataset.train.labels)
-        batch_size = trained.config.batch_size
-        order = mnistjax.data.epoch_order(seed, 0, count, batch_size)
-        rows = max(1, STATISTICS_IMAGES // batch_size)
-        images = jnp.asarray(dataset.train.images)
-        remeasure = batch_stats_fn(trained.model)
-        variables["batch_stats"] = remeasure(variables, images, order[:rows])
+    state = unflatten_dict(load_file(checkpoint), sep="/")["state"]
+    averaged = state.get("ema_params")
+    found = {"params": averaged or state["params"], "batch_stats": state.get("batch_stats")}
+    variables = {name: found[name] for name in trained.variables}
+    if averaged and "batch_stats" in variables:
+        size, count = trained.config.batch_size, len(dataset.train.labels)
+        order = mnistjax.data.epoch_order(jax.random.key(trained.config.seed), 0, count, size)
+        rows, images = max(1, STATISTICS_IMAGES // size), jnp.asarray(dataset.train.images)
+        variables["batch_stats"] = batch_stats_fn(trained.model)(variables, images, order[:rows])
     return variables
 
 
 @functools.cache
 def batch_stats_fn(model: mnistjax.Model) -> jax.stages.Wrapped:
     """Returns the compiled function that measures batch statistics."""
-    return jax.jit(
-        mnistjax.training.make_batch_stats_fn(model), compiler_options=mnistjax.compiler_options()
-    )
-
-
-def subtree(tensors: dict[str, np.ndarray], prefix: str) -> dict:
-    """Returns the arrays below a path as nested dictionaries."""
-    tree: dict = {}
-    for name, tensor in tensors.items():
-        if name.startswith(prefix + "/"):
-            *parents, leaf = name.removeprefix(prefix + "/").split("/")
-            node = tree
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[leaf] = tensor
-    return tree
+    stats_fn = mnistjax.training.make_batch_stats_fn(model)
+    return jax.jit(stats_fn, compiler_options=mnistjax.compiler_options())
 
 
 def accuracies(probabilities: np.ndarray, dataset: mnistjax.Dataset) -> tuple[float, float]:

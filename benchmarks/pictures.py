@@ -20,8 +20,8 @@ import mnistjax
 from mnistjax.cli import one_line_errors
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-import scenes  # type: ignore[import-not-found]  # The folder is added above.
-import strange_pictures as strange  # type: ignore[import-not-found]  # The folder is added above.
+import scenes
+import strange_pictures as strange
 
 CODES = ("even", "form", "table", "shadow", "whiteboard", "receipt", "sticky note")
 

@@ -61,9 +61,10 @@ def doubt_warnings(
     A network for MNIST's digits is compared with a second one, which knows other shapes too
     (`mnistjax.reading.strangers`): if the second is sure of the same digit, the first may be unsure
     of it, and shapes that seem separate are its strokes. Of several digits it is never sure. Any
-    other network gets a warning if it is not sure. With `cnn` after three epochs, 99
-    of 100 letters that are not written like a digit get a warning, 95 of 100 symbols, 99 of 100
-    scribbles, and 2 of 100 photographs of digits that are read right.
+    other network gets a warning if it is not sure. With a network of the recipe `accuracy`, 99 of
+    100 letters that are not written like a digit get a warning, 95 of 100 symbols, 98 of 100
+    scribbles, and 2 to 7 of 100 photographs of digits that are read right
+    (`benchmarks/pictures.py`).
 
     Args:
         info: the data set of the network.

@@ -11,7 +11,6 @@ from mnistjax.reading.planes import (
     is_inside,
     resize,
     shrink,
-    weighted_median,
 )
 
 # The longer side, in pixels, to which a picture is resized before it is analyzed.
@@ -25,7 +24,8 @@ MIN_STRIP, MAX_STRIP = 200, 4096  # A long strip: so that its shorter side is 20
 SMOOTH_SIDE, LOCAL_SIDE = 64, 96  # For fitting the surface of the paper, and its median filter.
 MEDIAN_WINDOW = 24  # In pixels at `LOCAL_SIDE`; much wider than strokes.
 FAINT_LINE, FAINT_STROKE = 0.5, 0.7  # Fractions of the threshold between paper and ink.
-FAINT_PIECE = 0.3  # Fraction of the typical contrast of ink; the grain of a table has less.
+# Fractions of the typical contrast of ink; a stain, and the grain of a table, have less.
+FAINT_PIECE, FAINT_AT_BORDER = 0.3, 0.7
 BORDER_REACH = 0.6  # From what touches the border, in heights of a digit: a table and its grain.
 MIN_CONTRAST = 0.02  # On a scale from black 0 to white 1; a picture with less is of one color.
 MIN_PAPER = 0.1  # Darker paper is taken to be as bright as this in ratios.
@@ -76,13 +76,13 @@ def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # Dark ink absorbs a fraction of the light that the paper would reflect.
         strength = strength / np.maximum(background, MIN_PAPER)
     deviation = max(1.0, 0.7 * factor)
-    ink, _ = _above_noise(ndimage.gaussian_filter(strength, deviation))
+    any_ink, _ = _above_noise(ndimage.gaussian_filter(strength, deviation))
     smooth = ndimage.gaussian_filter(gray, deviation)
     dark, light = (
         stroke_contrast(smooth, PAGE_WINDOW, light=light, darkest=MIN_PAPER)
         for light in (False, True)
     )
-    is_dark, is_light = (are_strokes(contrast, ink, MIN_THIN) for contrast in (dark, light))
+    is_dark, is_light = (are_strokes(contrast, any_ink, MIN_THIN) for contrast in (dark, light))
     only_paper = is_dark or is_light
     if not only_paper:
         thin = np.maximum(dark, light)
@@ -96,7 +96,7 @@ def find_page_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _without_surroundings(ink: np.ndarray, contrast: np.ndarray, *, only_paper: bool) -> np.ndarray:
     """Removes what is much paler than most of the ink, and what belongs to the table.
 
-    Where a picture shows only paper, ink at its border may be a digit that it cuts, if it is dark.
+    Where a picture shows only paper, ink at its border may be a digit, if it is strong.
     """
     from scipy import ndimage
 
@@ -109,12 +109,15 @@ def _without_surroundings(ink: np.ndarray, contrast: np.ndarray, *, only_paper: 
     mass = np.asarray(ndimage.sum_labels(contrast, labels, numbers))
     heights = np.array([rows.stop - rows.start for rows, _ in boxes])
     mass = mass if only_paper else mass * inside
-    typical = weighted_median(mean, mass)
-    kept = mean > np.where(inside, FAINT_PIECE, FAINT_STROKE) * typical
+    if not mass.any():
+        return np.zeros_like(ink)
+    typical, height = (
+        np.quantile(values, 0.5, weights=mass, method="inverted_cdf") for values in (mean, heights)
+    )
+    kept = mean > np.where(inside, FAINT_PIECE, FAINT_AT_BORDER) * typical
     if not only_paper and not inside.all():
         outside = np.isin(labels, numbers[~inside])
-        reach = BORDER_REACH * weighted_median(heights, mass)
-        near = ndimage.distance_transform_edt(~outside) < reach
+        near = ndimage.distance_transform_edt(~outside) < BORDER_REACH * height
         kept &= inside & (np.asarray(ndimage.mean(near, labels, numbers)) < 0.5)
     return np.isin(labels, numbers[kept])
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mnistjax.reading.planes import find_components, weighted_median
+from mnistjax.reading.planes import find_components
 
 LONG = 4  # Width / height from which a piece is too wide for one digit.
 MIN_HEIGHT = 0.35  # Of the lowest digit, in heights of a digit.
+MAX_FRAMES = 200  # Pieces of a page that are searched for frames.
 MIN_FILL, MAX_FILL = 0.12, 0.8  # A thin frame has less, and a line more.
 
 
@@ -114,27 +115,32 @@ def digit_height(pieces: Sequence[Piece]) -> float:
     Returns:
         The height in pixels; 0 if all pieces are frames or lines.
     """
-    solid = [
-        piece
-        for piece in pieces
-        if piece.fill > MIN_FILL and not piece.is_line and not _is_frame(piece, pieces)
-    ]
+    solid = [piece for piece in pieces if piece.fill > MIN_FILL and not piece.is_line]
+    frames = _find_frames(solid, pieces)
+    solid = [piece for number, piece in enumerate(solid) if number not in frames]
     if not solid:
         return 0.0
     heights = np.array([piece.digit_height for piece in solid])
-    return weighted_median(heights, np.array([piece.mask.sum() for piece in solid], float))
+    weights = np.array([piece.mask.sum() for piece in solid], float)
+    return float(np.quantile(heights, 0.5, weights=weights, method="inverted_cdf"))
 
 
-def _is_frame(piece: Piece, pieces: Sequence[Piece]) -> bool:
-    """Returns whether another piece, large enough for a digit, lies within the box of this one."""
-    return any(
-        piece.top < other.top
-        and other.bottom < piece.bottom
-        and piece.left < other.left
-        and other.right < piece.right
-        and other.height > MIN_HEIGHT * piece.height
-        for other in pieces
-    )
+def _find_frames(solid: Sequence[Piece], pieces: Sequence[Piece]) -> set[int]:
+    """Returns which of the solid pieces enclose another piece that is large enough for a digit.
+
+    Only those with the most ink are searched, because the others hardly weigh, and a page may have
+    many thousands of specks.
+    """
+    boxes = [(piece.top, piece.left, piece.bottom, piece.right) for piece in pieces]
+    top, left, bottom, right = np.array(boxes, int).reshape(-1, 4).T
+    frames = set()
+    for number in np.argsort([-piece.mask.sum() for piece in solid])[:MAX_FRAMES]:
+        outer = solid[number]
+        enclosed = (outer.top < top) & (bottom < outer.bottom)
+        enclosed &= (outer.left < left) & (right < outer.right)
+        if (enclosed & (bottom - top > MIN_HEIGHT * outer.height)).any():
+            frames.add(int(number))
+    return frames
 
 
 def join(pieces: Sequence[Piece]) -> Piece:

@@ -155,21 +155,3 @@ def stroke_width(mask: np.ndarray) -> float:
     from scipy import ndimage
 
     return 4 * float(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask].mean())
-
-
-def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
-    """Returns the smallest value up to which at least half of the weight lies.
-
-    Args:
-        values: [N], at least one.
-        weights: [N], none negative.
-
-    Returns:
-        The value.
-
-    >>> weighted_median(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 5.0]))
-    2.0
-    """
-    order = np.argsort(values)
-    half = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
-    return float(values[order][min(int(half), len(values) - 1)])

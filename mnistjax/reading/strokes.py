@@ -34,9 +34,11 @@ MAX_MATES = 30  # Shapes with the most ink that may be parts of a broken digit.
 FAINT = 0.25  # Fraction of the median contrast of a shape that still belongs to it.
 MIN_THIN = 0.7  # Fraction of ink that must be thin; otherwise it is something else.
 
-# Weights of `evidence`, from a logistic model fitted on 600 generated pictures of training digits
-# and 320 without a digit. Of the digits, 4 % have less than the minimum; of the others, 87 %.
+# Rounded weights of `evidence`, from a logistic model of which generated pictures show a digit, and
+# the limits of what is weighed. Where there are candidates, 2 % of 383 training digits that are
+# read right have less than the minimum, and 87 % of 292 pictures without a digit.
 SCORE, ODDS, CLARITY = 0.4, 0.7, 1.2
+MAX_SCORE, MAX_ODDS, MIN_CLEAR = 12.0, 8.0, 0.5
 MIN_EVIDENCE = 5.25
 
 # Rounded weights of `Candidate.score`, from a conditional logit model of which candidate is right,
@@ -153,16 +155,20 @@ def best_candidate(candidates: Sequence[Candidate], probabilities: np.ndarray) -
 
 
 def evidence(candidate: Candidate, score: float, probability: float) -> float:
-    """Returns how much speaks for strokes being a digit, rather than anything else.
+    """Weighs what speaks for strokes being a digit, rather than anything else.
 
     Args:
         candidate: the strokes.
         score: of the candidate, from `best_candidate`.
-        probability: that it is the digit that the network predicts.
+        probability: from 0 to 1, that it is the digit that the network predicts.
+
+    Returns:
+        The logarithm of the odds, up to a constant; compare it with `MIN_EVIDENCE`.
     """
     odds = np.log((probability + 1e-6) / (1 - probability + 1e-6))
-    clarity = np.log(max(candidate.clarity, 0.5))
-    return float(SCORE * min(score, 12) + ODDS * np.clip(odds, -8, 8) + CLARITY * clarity)
+    clarity = np.log(max(candidate.clarity, MIN_CLEAR))
+    score = min(score, MAX_SCORE)
+    return float(SCORE * score + ODDS * np.clip(odds, -MAX_ODDS, MAX_ODDS) + CLARITY * clarity)
 
 
 def _candidates(contrast: np.ndarray, light: bool) -> Iterator[Candidate]:
