@@ -117,11 +117,14 @@ function quadraticTerms({ height, width }) {
 function evaluateQuadratic({ height, width }, [one, x1, y1, xx = 0, xy = 0, yy = 0]) {
   const [down, across] = [spread(height), spread(width)];
   const data = new Float32Array(height * width);
+  let at = 0;
   for (let row = 0; row < height; row++) {
     const y = down[row];
+    const constant = one + y1 * y + yy * y * y;
+    const slope = x1 + xy * y;
     for (let column = 0; column < width; column++) {
       const x = across[column];
-      data[row * width + column] = one + x1 * x + y1 * y + xx * x * x + xy * x * y + yy * y * y;
+      data[at++] = constant + (slope + xx * x) * x;
     }
   }
   return { height, width, data };
