@@ -27,8 +27,9 @@ def sweep(
     """Draws the accuracy over the values of a setting: each network, means and 95 % intervals.
 
     There is a line for each combination of the other settings that vary; with more than eight, as
-    in a random search, there are only the networks. Those whose training failed are left out. The
-    interval is that of `Population.summary`.
+    in a random search, there are only the networks. Those whose training failed are left out, and
+    those that a search ended early are hollow. Means and intervals are those of
+    `Population.summary`.
 
     Args:
         population: what `fit_population` returned.
@@ -56,7 +57,7 @@ def sweep(
     accuracy = f"{split}_accuracy"
     # The number of epochs, or of steps, is that of the settings: the network may have had fewer.
     rows = [
-        {**row, **member.settings}
+        {**row, **member.settings, "ended": member.trained is None}
         for row, member in zip(population.rows, population.members, strict=True)
         if row[accuracy] is not None
     ]
@@ -72,16 +73,16 @@ def sweep(
     axes = figure.subplots()
     _label(axes, setting, split, places)
     if len(lines) > len(_LINES):
-        across = [places[row[setting]] for row in rows]
-        axes.plot(across, [100 * row[accuracy] for row in rows], "o", color=DARK, alpha=0.6, mew=0)
+        _draw_networks(axes, rows, places, setting, accuracy, color=DARK, marker="o", alpha=0.6)
         return figure
     for (key, points), (color, marker, dash) in zip(lines.items(), _LINES, strict=False):
         own = [row for row in rows if tuple(row[name] for name in others) == key]
-        across = [places[row[setting]] for row in own]
-        up = [100 * row[accuracy] for row in own]
-        axes.plot(across, up, marker, color=color, alpha=0.35, mew=0, ms=3.5)
+        style = {"color": color, "marker": marker, "alpha": 0.35, "ms": 3.5}
+        _draw_networks(axes, own, places, setting, accuracy, **style)
         _draw_means(axes, points, places, setting, accuracy, color=color, marker=marker, dash=dash)
         axes.lines[-1].set_label(_name(others, key))
+    if any(row["ended"] for row in rows):
+        axes.plot([], [], "o", mfc="none", color=DARK, ms=3.5, label="ended early")
     if others:
         axes.legend(title=shorten(", ".join(others).replace("_", " "), 40), title_fontsize=8.5)
     return figure
@@ -105,6 +106,24 @@ def places_of(values: Sequence[Any]) -> dict[Any, float]:
     distinct.sort()
     far = distinct[0] > 0 and distinct[-1] >= 5 * distinct[0]
     return {value: math.log10(value) if far else float(value) for value in distinct}
+
+
+def _draw_networks(
+    axes: Any,
+    rows: Sequence[Mapping[str, Any]],
+    places: Mapping[Any, float],
+    setting: str,
+    accuracy: str,
+    **style: Any,
+) -> None:
+    for ended in (False, True):
+        own = [row for row in rows if row["ended"] == ended]
+        if not own:
+            continue
+        across = [places[row[setting]] for row in own]
+        look = {"mfc": "none"} if ended else {"mew": 0}
+        up = [100 * row[accuracy] for row in own]
+        axes.plot(across, up, linestyle="none", **(style | look))
 
 
 def _draw_means(

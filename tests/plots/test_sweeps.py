@@ -88,6 +88,18 @@ def test_networks_that_failed_are_left_out():
     assert alone.axes[0].texts[0].get_text() == "No network has a validation accuracy"
 
 
+def test_networks_that_a_search_ended_early_are_hollow():
+    found = population({"shift": 0, "rotate": 0.0}, {"shift": 2, "rotate": 5.0})
+    history = ({"epoch": 1, "step": 9, "train_seconds": 0.1, "validation_accuracy": 0.7},)
+    ended = Member({"shift": 2, "rotate": 5.0, "seed": 3}, 0, None, history=history)
+    (axes,) = plots.sweep(Population(CONFIG, (*found.members, ended)), "shift").axes
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "none"]
+    np.testing.assert_allclose(np.concatenate([line.get_ydata() for line in hollow]), [70])
+    filled = [line for line in axes.lines if line.get_alpha() == 0.35 and line not in hollow]
+    assert [len(line.get_ydata()) for line in filled] == [3, 3]
+    assert "ended early" in [text.get_text() for text in axes.get_legend().texts]
+
+
 def test_numbers_of_epochs_are_those_of_the_settings():
     # As early stopping leaves them: the best epoch is an earlier one.
     found = Population(CONFIG, tuple(member({"epochs": n}, 0.8, epochs=2.0) for n in (3, 5)))
