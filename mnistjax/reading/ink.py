@@ -29,7 +29,7 @@ FAINT_PIECE, FAINT_AT_BORDER = 0.3, 0.7
 BORDER_REACH = 0.6  # From what touches the border, in heights of a digit: a table and its grain.
 MIN_CONTRAST = 0.02  # On a scale from black 0 to white 1; a picture with less is of one color.
 MIN_PAPER = 0.1  # Darker paper is taken to be as bright as this in ratios.
-_MAD_TO_STD = 1.4826  # Standard deviation of normal noise / its median absolute deviation.
+MAD_TO_STD = 1.4826  # Standard deviation of normal noise / its median absolute deviation.
 
 
 def find_digit_ink(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
@@ -144,7 +144,7 @@ def _above_noise(strength: np.ndarray, *, local: bool = False) -> tuple[np.ndarr
     from scipy import ndimage
 
     otsu = otsu_threshold(strength)
-    noise = _MAD_TO_STD * float(np.median(np.abs(strength)))
+    noise = MAD_TO_STD * float(np.median(np.abs(strength)))
     if otsu < max(2 * noise, MIN_CONTRAST):
         return np.zeros(strength.shape, bool), np.zeros(strength.shape, bool)
     threshold = np.float32(otsu)
@@ -202,7 +202,7 @@ def smooth_background(gray: np.ndarray, longest: int = SMOOTH_SIDE) -> np.ndarra
         fit = np.linalg.lstsq(weighted.T @ basis[:, :used], weighted.T @ values, rcond=None)[0]
         residual = values - basis[:, :used] @ fit
         near = np.abs(residual[weights > 0])
-        scale = 4.685 * max(_MAD_TO_STD * float(np.median(near)), 0.004)
+        scale = 4.685 * max(MAD_TO_STD * float(np.median(near)), 0.004)
         weights = np.square(np.clip(1 - np.square(residual / scale), 0, None))
         used = basis.shape[1]
     terms = _quadratic_terms(gray.shape)
@@ -280,7 +280,7 @@ def ink_strength(gray: np.ndarray, background: np.ndarray) -> np.ndarray:
         float [H, W], positive in the ink.
     """
     difference = gray - background
-    spread = 3 * _MAD_TO_STD * float(np.median(np.abs(difference)))
+    spread = 3 * MAD_TO_STD * float(np.median(np.abs(difference)))
     outliers = difference[np.abs(difference) > spread]
     return difference if outliers.sum() > 0 else -difference
 

@@ -45,7 +45,7 @@ def load_upright(picture: Picture) -> Image:
 
     Raises:
         DataFormatError: the file is missing, a folder, not an image, damaged or truncated, or the
-            picture is empty or has more than `MAX_PIXELS` pixels.
+            picture is empty, has more than `MAX_PIXELS` pixels or is neither a path nor an image.
     """
     from PIL import Image as Images
     from PIL import UnidentifiedImageError
@@ -87,6 +87,11 @@ def picture_name(picture: Picture) -> str:
 
 
 def _check_file(path: PathLike) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise DataFormatError(
+            "expected the path of an image file or a PIL.Image.Image, which PIL.Image.fromarray "
+            f"makes of an array, found {type(path).__name__}"
+        )
     if not Path(path).is_file():
         found = "a folder" if Path(path).is_dir() else "no file"
         raise DataFormatError(f"expected an image file, found {found} at {os.fspath(path)}")

@@ -13,7 +13,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mnistjax.reading.ink import DIGIT_SIDE, are_strokes, otsu_threshold, stroke_contrast
+from mnistjax.reading.ink import (
+    DIGIT_SIDE,
+    MAD_TO_STD,
+    are_strokes,
+    otsu_threshold,
+    stroke_contrast,
+)
 from mnistjax.reading.mnist_format import BOX, normalize_strokes, to_mnist
 from mnistjax.reading.planes import (
     NEIGHBORS,
@@ -28,10 +34,13 @@ from mnistjax.reading.planes import (
 
 WINDOWS = (15, 31, 63)  # In pixels at `DIGIT_SIDE`; strokes are narrower than one of them.
 MIN_STROKE_CONTRAST = 0.04  # 1 - ink / paper.
+NEAR_WINDOW = 31  # In which the strongest contrast is searched; see `_evened_out`.
+NEAR_SHARE, MIN_SHARE = 0.35, 0.2  # The threshold, as a share of that and of the picture's.
 MIN_SIDE = 16  # In pixels at `DIGIT_SIDE`; anything smaller is dirt.
 MAX_SHAPES = 3  # Shapes with the most ink that are considered for each window.
 MAX_MATES = 30  # Shapes with the most ink that may be parts of a broken digit.
 FAINT = 0.25  # Fraction of the median contrast of a shape that still belongs to it.
+ALIKE = 0.1  # Fraction of their size by which the edges of the same strokes may differ.
 MIN_THIN = 0.7  # Fraction of ink that must be thin; otherwise it is something else.
 
 # Rounded weights of `evidence`, from a logistic model of which generated pictures show a digit, and
@@ -75,6 +84,16 @@ class Candidate:
     width: float
     unevenness: float
     cut_off: bool = False
+
+    def is_like(self, other: Candidate) -> bool:
+        """Returns whether two candidates are the same strokes, but for their outlines."""
+        apart = max(
+            abs(one - another)
+            for a, b in zip(self.box, other.box, strict=True)
+            for one, another in ((a.start, b.start), (a.stop, b.stop))
+        )
+        more, less = sorted((int(self.strokes.sum()), int(other.strokes.sum())), reverse=True)
+        return apart <= ALIKE * max(self.strokes.shape) and more <= (1 + 2 * ALIKE) * less
 
     def score(self, probability: float, most_ink: float) -> float:
         """Returns how likely these strokes are the digit, compared with other candidates.
@@ -123,15 +142,19 @@ def find_candidates(plane: np.ndarray) -> list[Candidate]:
         plane: float [H, W], what `smooth_plane` returned.
 
     Returns:
-        The candidates, dark and light; at most six per window and kind. There may be none.
+        The candidates, dark and light; of each at most six per window, and six that reflections
+        have bleached. There may be none.
     """
     found: list[Candidate] = []
     for light in (False, True):
         same: list[Candidate] = []
         for window in WINDOWS:
-            wider = list(_candidates(stroke_contrast(plane, window, light=light), light))
+            contrast = stroke_contrast(plane, window, light=light)
+            threshold = max(otsu_threshold(contrast), MIN_STROKE_CONTRAST)
+            wider = list(_candidates(contrast, threshold, light))
             same = [_compared(one, wider) for one in same] + wider
-        found += same
+        evened = _candidates(_evened_out(contrast, threshold), threshold, light)
+        found += same + [one for one in evened if not any(map(one.is_like, wider))]
     return found
 
 
@@ -171,11 +194,21 @@ def evidence(candidate: Candidate, score: float, probability: float) -> float:
     return float(SCORE * score + ODDS * np.clip(odds, -MAX_ODDS, MAX_ODDS) + CLARITY * clarity)
 
 
-def _candidates(contrast: np.ndarray, light: bool) -> Iterator[Candidate]:
+def _evened_out(contrast: np.ndarray, threshold: float) -> np.ndarray:
+    """Amplifies contrast where all nearby is weak, because a reflection bleaches ink and board."""
+    from scipy import ndimage
+
+    noise = MAD_TO_STD * float(np.median(np.abs(contrast - np.median(contrast))))
+    highest = ndimage.maximum_filter(ndimage.gaussian_filter(contrast, 1), NEAR_WINDOW)
+    nearby = ndimage.uniform_filter(highest, NEAR_WINDOW)
+    lowest = max(4 * noise, MIN_SHARE * threshold, MIN_STROKE_CONTRAST / 2)
+    return np.asarray(contrast * (threshold / np.clip(NEAR_SHARE * nearby, lowest, threshold)))
+
+
+def _candidates(contrast: np.ndarray, threshold: float, light: bool) -> Iterator[Candidate]:
     """Yields the shapes with the most contrast, alone and with parts that lie near."""
     from scipy import ndimage
 
-    threshold = max(otsu_threshold(contrast), MIN_STROKE_CONTRAST)
     labels, boxes = find_components(contrast > threshold)
     numbers = np.arange(1, len(boxes) + 1)
     ink = np.asarray(ndimage.sum_labels(contrast, labels, numbers))

@@ -109,6 +109,13 @@ def png_header(width, height) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99))
 
 
+@pytest.mark.parametrize("thing", [np.zeros((9, 9, 3), np.uint8), b"\x89PNG", 3, None])
+def test_what_is_no_picture_is_named(thing):
+    with pytest.raises(mnistjax.errors.DataFormatError, match=type(thing).__name__) as caught:
+        mnistjax.reading.open_picture(thing)
+    assert "expected the path of an image file or a PIL.Image.Image" in str(caught.value)
+
+
 DAMAGED = {
     "missing": None,
     "text": b"not an image\n",

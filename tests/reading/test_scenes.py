@@ -116,6 +116,17 @@ def test_strokes_on_a_sheet_are_among_the_candidates(light):
     assert prepared.candidates[int(np.argmin(apart))].light == light
 
 
+@pytest.mark.parametrize("tone", [0.62, 0.68])
+def test_strokes_half_of_which_a_reflection_bleaches_are_among_the_candidates(tone):
+    clear = two_strokes(np.full((200, 160), 0.72, np.float32), 0.1)
+    alone = prepare_digit(clear).image.astype(float)
+    gray = clear.copy()
+    gray[85:150, 20:130] = 0.9  # A reflection with sharp edges, and the ink under it.
+    gray[85:150, 20:130][clear[85:150, 20:130] < 0.5] = tone
+    images = prepare_digit(gray).images
+    assert min(np.abs(image - alone).mean() for image in images) < 12
+
+
 def test_a_picture_without_any_stroke_has_an_image_all_the_same():
     gray = np.linspace(0, 1, 200 * 160, dtype=np.float32).reshape(200, 160)
     assert prepare_digit(gray).image.shape == (28, 28, 1)
