@@ -17,8 +17,8 @@ from mnistjax.reading.planes import (
 DIGIT_SIDE = 400  # A picture of one digit.
 PAGE_SIDE = 1400  # A page.
 PAGE_WINDOW = 71  # Of `stroke_contrast`; the strokes of digits a third of a page high are narrower.
-NEAR_WINDOW = 141  # In which the strongest contrast is searched; wider than gaps between strokes.
-NEAR_SHARE, MIN_SHARE = 0.45, 0.2  # The threshold, as a share of that and of the page's.
+NEAR_WINDOW = 71  # In which the strongest contrast is searched; wider than gaps between strokes.
+NEAR_SHARE, MIN_SHARE = 0.4, 0.2  # The threshold, as a share of that and of the page's.
 MIN_THIN = 0.9  # Share of the ink of a page that must be thin; otherwise it is something else.
 MIN_STRIP, MAX_STRIP = 200, 4096  # A long strip: so that its shorter side is 200, at most 4096.
 SMOOTH_SIDE, LOCAL_SIDE = 64, 96  # For fitting the surface of the paper, and its median filter.
