@@ -74,6 +74,7 @@ def sweep(
     _label(axes, setting, split, places)
     if len(lines) > len(_LINES):
         _draw_networks(axes, rows, places, setting, accuracy, color=DARK, marker="o", alpha=0.6)
+        _explain(axes, rows, [])
         return figure
     for (key, points), (color, marker, dash) in zip(lines.items(), _LINES, strict=False):
         own = [row for row in rows if tuple(row[name] for name in others) == key]
@@ -81,10 +82,7 @@ def sweep(
         _draw_networks(axes, own, places, setting, accuracy, **style)
         _draw_means(axes, points, places, setting, accuracy, color=color, marker=marker, dash=dash)
         axes.lines[-1].set_label(_name(others, key))
-    if any(row["ended"] for row in rows):
-        axes.plot([], [], "o", mfc="none", color=DARK, ms=3.5, label="ended early")
-    if others:
-        axes.legend(title=shorten(", ".join(others).replace("_", " "), 40), title_fontsize=8.5)
+    _explain(axes, rows, others)
     return figure
 
 
@@ -117,13 +115,12 @@ def _draw_networks(
     **style: Any,
 ) -> None:
     for ended in (False, True):
-        own = [row for row in rows if row["ended"] == ended]
-        if not own:
-            continue
-        across = [places[row[setting]] for row in own]
-        look = {"mfc": "none"} if ended else {"mew": 0}
-        up = [100 * row[accuracy] for row in own]
-        axes.plot(across, up, linestyle="none", **(style | look))
+        points = [
+            (places[row[setting]], 100 * row[accuracy]) for row in rows if row["ended"] == ended
+        ]
+        if points:
+            look = {"mfc": "none"} if ended else {"mew": 0}
+            axes.plot(*zip(*points, strict=True), linestyle="none", **(style | look))
 
 
 def _draw_means(
@@ -146,6 +143,14 @@ def _draw_means(
     ]
     axes.errorbar(across, means, margins, fmt="none", ecolor=color, capsize=3, elinewidth=1)
     axes.plot(across, means, color=color, marker=marker, linestyle=dash)
+
+
+def _explain(axes: Any, rows: Sequence[Mapping[str, Any]], others: Sequence[str]) -> None:
+    if any(row["ended"] for row in rows):
+        hollow = axes.plot([], [], "o", mfc="none", color=DARK, ms=3.5, label="ended early")
+        axes.legend(handles=hollow)
+    if others:
+        axes.legend(title=shorten(", ".join(others).replace("_", " "), 40), title_fontsize=8.5)
 
 
 def _label(axes: Any, setting: str, split: str, places: Mapping[Any, float]) -> None:

@@ -147,16 +147,32 @@ def _above_noise(strength: np.ndarray, *, local: bool = False) -> tuple[np.ndarr
     noise = MAD_TO_STD * float(np.median(np.abs(strength)))
     if otsu < max(2 * noise, MIN_CONTRAST):
         return np.zeros(strength.shape, bool), np.zeros(strength.shape, bool)
-    threshold = np.float32(otsu)
+    threshold = np.asarray(otsu, np.float32)
     if local:
-        highest = ndimage.maximum_filter(ndimage.gaussian_filter(strength, 2), NEAR_WINDOW)
-        nearby = ndimage.uniform_filter(highest, NEAR_WINDOW)
+        nearby = strongest_nearby(strength, NEAR_WINDOW, 2)
         threshold = np.clip(NEAR_SHARE * nearby, max(4 * noise, MIN_SHARE * otsu), otsu)
     floor = np.minimum(3 * noise, threshold)
     sure, faint = strength > threshold, strength > np.maximum(FAINT_LINE * threshold, floor)
     # Thin strokes are paler, so weaker ink counts where it is connected with certain ink.
     likely = strength > np.maximum(FAINT_STROKE * threshold, floor)
     return ndimage.binary_propagation(sure, NEIGHBORS, likely), faint
+
+
+def strongest_nearby(contrast: np.ndarray, window: int, deviation: float) -> np.ndarray:
+    """Returns the strongest contrast near each pixel, which a reflection weakens as it does ink.
+
+    Args:
+        contrast: float [H, W].
+        window: side of the square, in pixels, in which the strongest is searched and averaged.
+        deviation: of the Gaussian, in pixels, that removes noise before.
+
+    Returns:
+        float [H, W].
+    """
+    from scipy import ndimage
+
+    highest = ndimage.maximum_filter(ndimage.gaussian_filter(contrast, deviation), window)
+    return np.asarray(ndimage.uniform_filter(highest, window))
 
 
 def page_side(shape: tuple[int, int]) -> int:

@@ -16,9 +16,11 @@ import numpy as np
 from mnistjax.reading.ink import (
     DIGIT_SIDE,
     MAD_TO_STD,
+    MIN_SHARE,
     are_strokes,
     otsu_threshold,
     stroke_contrast,
+    strongest_nearby,
 )
 from mnistjax.reading.mnist_format import BOX, normalize_strokes, to_mnist
 from mnistjax.reading.planes import (
@@ -35,7 +37,7 @@ from mnistjax.reading.planes import (
 WINDOWS = (15, 31, 63)  # In pixels at `DIGIT_SIDE`; strokes are narrower than one of them.
 MIN_STROKE_CONTRAST = 0.04  # 1 - ink / paper.
 NEAR_WINDOW = 31  # In which the strongest contrast is searched; see `_evened_out`.
-NEAR_SHARE, MIN_SHARE = 0.35, 0.2  # The threshold, as a share of that and of the picture's.
+NEAR_SHARE = 0.35  # The threshold there, as a share of that.
 MIN_SIDE = 16  # In pixels at `DIGIT_SIDE`; anything smaller is dirt.
 MAX_SHAPES = 3  # Shapes with the most ink that are considered for each window.
 MAX_MATES = 30  # Shapes with the most ink that may be parts of a broken digit.
@@ -45,7 +47,8 @@ MIN_THIN = 0.7  # Fraction of ink that must be thin; otherwise it is something e
 
 # Rounded weights of `evidence`, from a logistic model of which generated pictures show a digit, and
 # the limits of what is weighed. Where there are candidates, 2 % of 383 training digits that are
-# read right have less than the minimum, and 87 % of 292 pictures without a digit.
+# read right have less than the minimum, and 87 % of 292 pictures without a digit (both without the
+# candidates of `_evened_out`).
 SCORE, ODDS, CLARITY = 0.4, 0.7, 1.2
 MAX_SCORE, MAX_ODDS, MIN_CLEAR = 12.0, 8.0, 0.5
 MIN_EVIDENCE = 5.25
@@ -86,7 +89,10 @@ class Candidate:
     cut_off: bool = False
 
     def is_like(self, other: Candidate) -> bool:
-        """Returns whether two candidates are the same strokes, but for their outlines."""
+        """Returns whether two candidates are the same strokes, but for their outlines.
+
+        The edges of their boxes differ by at most `ALIKE` of the size, and the areas by twice that.
+        """
         apart = max(
             abs(one - another)
             for a, b in zip(self.box, other.box, strict=True)
@@ -153,6 +159,7 @@ def find_candidates(plane: np.ndarray) -> list[Candidate]:
             threshold = max(otsu_threshold(contrast), MIN_STROKE_CONTRAST)
             wider = list(_candidates(contrast, threshold, light))
             same = [_compared(one, wider) for one in same] + wider
+        # Of the widest window, in which all strokes have contrast.
         evened = _candidates(_evened_out(contrast, threshold), threshold, light)
         found += same + [one for one in evened if not any(map(one.is_like, wider))]
     return found
@@ -196,11 +203,8 @@ def evidence(candidate: Candidate, score: float, probability: float) -> float:
 
 def _evened_out(contrast: np.ndarray, threshold: float) -> np.ndarray:
     """Amplifies contrast where all nearby is weak, because a reflection bleaches ink and board."""
-    from scipy import ndimage
-
     noise = MAD_TO_STD * float(np.median(np.abs(contrast - np.median(contrast))))
-    highest = ndimage.maximum_filter(ndimage.gaussian_filter(contrast, 1), NEAR_WINDOW)
-    nearby = ndimage.uniform_filter(highest, NEAR_WINDOW)
+    nearby = strongest_nearby(contrast, NEAR_WINDOW, 1)
     lowest = max(4 * noise, MIN_SHARE * threshold, MIN_STROKE_CONTRAST / 2)
     return np.asarray(contrast * (threshold / np.clip(NEAR_SHARE * nearby, lowest, threshold)))
 

@@ -100,6 +100,16 @@ def test_networks_that_a_search_ended_early_are_hollow():
     assert "ended early" in [text.get_text() for text in axes.get_legend().texts]
 
 
+@pytest.mark.parametrize("count", [2, 12])
+def test_hollow_markers_are_explained_where_nothing_else_is(count):
+    settings = [{"shift": i, "rotate": float(i % 12)} for i in range(count)]
+    found = population(*(settings if count > 2 else ({"shift": 0}, {"shift": 2})))
+    history = ({"epoch": 1, "step": 9, "train_seconds": 0.1, "validation_accuracy": 0.7},)
+    ended = Member({**found.members[-1].settings, "seed": 3}, 0, None, history=history)
+    (axes,) = plots.sweep(Population(CONFIG, (*found.members, ended)), "shift").axes
+    assert [text.get_text() for text in axes.get_legend().texts] == ["ended early"]
+
+
 def test_numbers_of_epochs_are_those_of_the_settings():
     # As early stopping leaves them: the best epoch is an earlier one.
     found = Population(CONFIG, tuple(member({"epochs": n}, 0.8, epochs=2.0) for n in (3, 5)))

@@ -177,8 +177,8 @@ function gaussianBlur({ height, width, data }, deviation) {
 }
 
 // Fills in `count` sums of numbers, of those before and after each, `step` apart, weighed. The first
-// sum begins with the first number. Four at a time, so that sums stay in registers; `| 0` keeps places
-// integers of 32 bits, which takes half the time.
+// sum begins with the first number. Four at a time, so that sums stay in registers; `| 0` keeps
+// places integers of 32 bits, which takes half the time.
 function addNeighbors(numbers, result, count, step, weights) {
   const radius = weights.length - 1;
   const middle = weights[radius];
